@@ -1,0 +1,199 @@
+"""Settings: read once from the environment, frozen, passed in everywhere. The only home of `os.environ`.
+
+A setting that cannot be used raises SettingError naming the variable, the value and what would do. `describe()` tells
+what is in force and where each value came from, with secrets masked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import platformdirs
+
+from toolkit.errors import SettingError
+
+T = TypeVar("T")
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+def _flag(text: str) -> bool:
+    word = text.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError("true or false")
+
+
+def _positive_float(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError("a number of seconds above 0")
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError("a whole number from 1")
+    return number
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise ValueError("a port from 0 (any free one) to 65535")
+    return number
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def default_release() -> str:
+    """The installed version of Freshfetch, used when TOOLKIT_RELEASE names none."""
+    try:
+        return version("freshfetch")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def setting(
+    variable: str, parse: Callable[[str], Any], default: Any, wanted: str, meaning: str, *, secret: bool = False
+) -> Any:
+    """One setting: its variable, how it is parsed, what would be accepted, and what it means."""
+    about = {"variable": variable, "parse": parse, "wanted": wanted, "meaning": meaning, "secret": secret}
+    if callable(default):
+        return field(default_factory=default, metadata=about)
+    return field(default=default, metadata=about)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that the environment decides. Times are in seconds."""
+
+    database_url: str | None = setting(
+        "DATABASE_URL", _text, None, "postgresql://user:password@host/database",
+        "the catalog's PostgreSQL; unset: the embedded one", secret=True,
+    )  # fmt: skip
+    redis_url: str | None = setting(
+        "REDIS_URL", _text, None, "redis://, rediss://, unix:// or redis+sentinel://host:port,host:port/service/db",
+        "the broker; unset: the embedded Valkey", secret=True,
+    )  # fmt: skip
+    home: Path = setting(
+        "TOOLKIT_HOME", _path, lambda: Path(platformdirs.user_state_path("freshfetch")), "a folder",
+        "state of the embedded servers",
+    )  # fmt: skip
+    async_image_processing: bool = setting(
+        "ASYNC_IMAGE_PROCESSING", _flag, True, "true or false", "false: the importer runs the image job inline"
+    )
+    release: str = setting("TOOLKIT_RELEASE", _text, default_release, "a version or commit", "the release that runs")
+    processes: int = setting("TOOLKIT_PROCESSES", _count, 2, "a whole number from 1", "worker processes a host")
+    lease: float = setting(
+        "TOOLKIT_LEASE", _positive_float, 30.0, "seconds", "after which a silent host's runs are given up as lost"
+    )
+    metrics_host: str = setting("TOOLKIT_METRICS_HOST", _text, "127.0.0.1", "an address", "where /metrics listens")
+    metrics_port: int = setting("TOOLKIT_METRICS_PORT", _port, 9464, "a port; 0: any free one", "where /metrics listens")
+    otlp_endpoint: str | None = setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", _text, None, "http://host:4318", "where spans are sent by OTLP/HTTP"
+    )
+    otlp_headers: str = setting(
+        "OTEL_EXPORTER_OTLP_HEADERS", _text, "", "key=value,key=value", "headers of the OTLP request", secret=True
+    )
+    service_name: str = setting("OTEL_SERVICE_NAME", _text, "freshfetch", "a name", "service.name of the spans")
+    log_format: str = setting(
+        "TOOLKIT_LOG_FORMAT", _text, "auto", "auto, console or json", "auto: console on a terminal, JSON in a pipe"
+    )
+    prepared_statements: bool = setting(
+        "TOOLKIT_PREPARED_STATEMENTS", _flag, True, "true or false", "false behind a transaction pooler without them"
+    )
+    sections: Mapping[str, str] = field(default_factory=dict, metadata={"meaning": "TOOLKIT_… settings of jobs"})
+    given: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Parse the environment. Raises SettingError for the first value that cannot be used."""
+        source = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        given: set[str] = set()
+        for item in dataclasses.fields(cls):
+            variable = item.metadata.get("variable")
+            text = source.get(variable, "") if variable else ""
+            if not text:
+                continue
+            try:
+                values[item.name] = item.metadata["parse"](text)
+            except ValueError as error:
+                raise SettingError(
+                    f"{variable}={text!r} cannot be used", remedy=f"set it to {item.metadata['wanted']}"
+                ) from error
+            given.add(variable)
+        if values.get("log_format", "auto") not in {"auto", "console", "json"}:
+            raise SettingError(
+                f"TOOLKIT_LOG_FORMAT={values['log_format']!r} cannot be used", remedy="set it to auto, console or json"
+            )
+        known = {item.metadata.get("variable") for item in dataclasses.fields(cls)}
+        sections = {k: v for k, v in source.items() if k.startswith("TOOLKIT_") and k not in known}
+        return cls(**values, sections=sections, given=frozenset(given))
+
+    def section(self, name: str, variable: str, parse: Callable[[str], T], default: T) -> T:
+        """A job's own setting, `TOOLKIT_<name>_<variable>`; raises SettingError when it does not parse."""
+        key = f"TOOLKIT_{name}_{variable}"
+        text = self.sections.get(key, "")
+        if not text:
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise SettingError(f"{key}={text!r} cannot be used", remedy=str(error)) from error
+
+    def describe(self) -> list[dict[str, str]]:
+        """What is in force: variable, value (secrets masked), source (`environment` or `default`), meaning."""
+        rows: list[dict[str, str]] = []
+        for item in dataclasses.fields(self):
+            variable = item.metadata.get("variable")
+            if variable is None:
+                continue
+            value = getattr(self, item.name)
+            shown = "" if value is None else str(value)
+            rows.append(
+                {
+                    "variable": variable,
+                    "value": masked(shown) if item.metadata["secret"] else shown,
+                    "source": "environment" if variable in self.given else "default",
+                    "meaning": item.metadata["meaning"],
+                }
+            )
+        rows += [
+            {"variable": key, "value": value, "source": "environment", "meaning": "a job's own setting"}
+            for key, value in sorted(self.sections.items())
+        ]
+        return rows
+
+
+def masked(text: str) -> str:
+    """A URL without its password; anything else that is secret is hidden whole."""
+    if not text:
+        return text
+    parts = urlsplit(text)
+    if not parts.scheme:
+        return "***"
+    if "@" not in parts.netloc:
+        return text
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    user = credentials.partition(":")[0]
+    hidden = f"{user}:***" if ":" in credentials else user
+    return urlunsplit(parts._replace(netloc=f"{hidden}@{hosts}"))
