@@ -72,7 +72,13 @@ def default_release() -> str:
 
 
 def setting(
-    variable: str, parse: Callable[[str], Any], default: Any, wanted: str, meaning: str, *, secret: bool = False
+    variable: str,
+    parse: Callable[[str], Any],
+    default: Any,
+    wanted: str,
+    meaning: str,
+    *,
+    secret: bool = False,
 ) -> Any:
     """One setting: its variable, how it is parsed, what would be accepted, and what it means."""
     about = {"variable": variable, "parse": parse, "wanted": wanted, "meaning": meaning, "secret": secret}
@@ -98,29 +104,62 @@ class Settings:
         "state of the embedded servers",
     )  # fmt: skip
     async_image_processing: bool = setting(
-        "ASYNC_IMAGE_PROCESSING", _flag, True, "true or false", "false: the importer runs the image job inline"
+        "ASYNC_IMAGE_PROCESSING",
+        _flag,
+        True,
+        "true or false",
+        "false: the importer runs the image job inline",
     )
-    release: str = setting("TOOLKIT_RELEASE", _text, default_release, "a version or commit", "the release that runs")
-    processes: int = setting("TOOLKIT_PROCESSES", _count, 2, "a whole number from 1", "worker processes a host")
+    release: str = setting(
+        "TOOLKIT_RELEASE", _text, default_release, "a version or commit", "the release that runs"
+    )
+    processes: int = setting(
+        "TOOLKIT_PROCESSES", _count, 2, "a whole number from 1", "worker processes a host"
+    )
     lease: float = setting(
-        "TOOLKIT_LEASE", _positive_float, 30.0, "seconds", "after which a silent host's runs are given up as lost"
+        "TOOLKIT_LEASE",
+        _positive_float,
+        30.0,
+        "seconds",
+        "after which a silent host's runs are given up as lost",
     )
-    metrics_host: str = setting("TOOLKIT_METRICS_HOST", _text, "127.0.0.1", "an address", "where /metrics listens")
-    metrics_port: int = setting("TOOLKIT_METRICS_PORT", _port, 9464, "a port; 0: any free one", "where /metrics listens")
+    metrics_host: str = setting(
+        "TOOLKIT_METRICS_HOST", _text, "127.0.0.1", "an address", "where /metrics listens"
+    )
+    metrics_port: int = setting(
+        "TOOLKIT_METRICS_PORT", _port, 9464, "a port; 0: any free one", "where /metrics listens"
+    )
     otlp_endpoint: str | None = setting(
         "OTEL_EXPORTER_OTLP_ENDPOINT", _text, None, "http://host:4318", "where spans are sent by OTLP/HTTP"
     )
     otlp_headers: str = setting(
-        "OTEL_EXPORTER_OTLP_HEADERS", _text, "", "key=value,key=value", "headers of the OTLP request", secret=True
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        _text,
+        "",
+        "key=value,key=value",
+        "headers of the OTLP request",
+        secret=True,
     )
-    service_name: str = setting("OTEL_SERVICE_NAME", _text, "freshfetch", "a name", "service.name of the spans")
+    service_name: str = setting(
+        "OTEL_SERVICE_NAME", _text, "freshfetch", "a name", "service.name of the spans"
+    )
     log_format: str = setting(
-        "TOOLKIT_LOG_FORMAT", _text, "auto", "auto, console or json", "auto: console on a terminal, JSON in a pipe"
+        "TOOLKIT_LOG_FORMAT",
+        _text,
+        "auto",
+        "auto, console or json",
+        "auto: console on a terminal, JSON in a pipe",
     )
     prepared_statements: bool = setting(
-        "TOOLKIT_PREPARED_STATEMENTS", _flag, True, "true or false", "false behind a transaction pooler without them"
+        "TOOLKIT_PREPARED_STATEMENTS",
+        _flag,
+        True,
+        "true or false",
+        "false behind a transaction pooler without them",
     )
-    sections: Mapping[str, str] = field(default_factory=dict, metadata={"meaning": "TOOLKIT_… settings of jobs"})
+    sections: Mapping[str, str] = field(
+        default_factory=dict, metadata={"meaning": "TOOLKIT_… settings of jobs"}
+    )
     given: frozenset[str] = frozenset()
 
     @classmethod
@@ -143,7 +182,8 @@ class Settings:
             given.add(variable)
         if values.get("log_format", "auto") not in {"auto", "console", "json"}:
             raise SettingError(
-                f"TOOLKIT_LOG_FORMAT={values['log_format']!r} cannot be used", remedy="set it to auto, console or json"
+                f"TOOLKIT_LOG_FORMAT={values['log_format']!r} cannot be used",
+                remedy="set it to auto, console or json",
             )
         known = {item.metadata.get("variable") for item in dataclasses.fields(cls)}
         sections = {k: v for k, v in source.items() if k.startswith("TOOLKIT_") and k not in known}

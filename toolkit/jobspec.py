@@ -1,0 +1,185 @@
+"""JobSpec: all that is particular to one job, in one frozen value, and the registry of installed jobs.
+
+A package joins by entry point, group `freshfetch.jobs`: name = job name, object = a JobSpec. `toolkit` never imports it
+otherwise. Only names in the registry ever run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+
+from toolkit.errors import PayloadRefused, UnknownJob
+from toolkit.run import CORE_SKIP_REASONS, Result
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from toolkit.perform import JobContext
+    from toolkit.settings import Settings
+
+MAX_PAYLOAD_BYTES = 4096
+"""Ids and a few settings fit many times; an object that was serialised into a payload does not."""
+
+Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]+$", min_length=1, max_length=64)]
+"""An id in a payload: no spaces, no braces, at most 64 characters."""
+
+
+class Payload(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename="camel", omit_defaults=True
+):
+    """Base of payload types: ids, timestamps and immutable settings only; unknown fields are refused by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """At most `attempts` retries of transient failures; the n-th waits `base * 2**n` seconds, at most `cap`, with
+    full-range jitter of ±`jitter` (a share of the wait) so that a thousand failures do not come back as one wave."""
+
+    attempts: int = 3
+    base: float = 5.0
+    cap: float = 300.0
+    jitter: float = 0.3
+
+    def wait(self, retry: int, random: float) -> float:
+        """Seconds before retry number `retry` (from 0); `random` is uniform in [0, 1)."""
+        return min(self.cap, self.base * 2.0**retry) * (1 + self.jitter * (2 * random - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """A metric of the catalog. `values` closes each label's list: every combination is created at 0 at start, and a
+    value outside becomes `other`. An empty list means the label's values come from the registry (queue, job_name)."""
+
+    name: str
+    kind: Literal["counter", "histogram", "gauge"]
+    help: str
+    values: Mapping[str, tuple[str, ...]]
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label names, in the order of a Sample's labels."""
+        return tuple(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """A log event: its dotted name (what JSON carries) and the line that a person reads on a terminal."""
+
+    name: str
+    line: str
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """One job. `body` gets a JobContext and the decoded payload and returns a Result; `resources` opens, once a
+    process, what the body needs for its whole life (an HTTP client, a thread pool)."""
+
+    name: str
+    queue: str
+    payload: type[Payload]
+    body: Callable[[JobContext, Any], Result]
+    resources: Callable[[Settings], AbstractContextManager[Any]]
+    timeout: float
+    retry: RetryPolicy = RetryPolicy()
+    skip_reasons: frozenset[str] = frozenset()
+    constraints: frozenset[str] = frozenset()
+    metrics: tuple[MetricSpec, ...] = ()
+    log_events: tuple[LogEvent, ...] = ()
+    in_app: tuple[str, ...] = ()
+    """Module prefixes whose frames count in an error's fingerprint."""
+    create_schema: Callable[[Connection], None] | None = None
+    """Creates the job's tables; called only on the embedded database and in tests."""
+    grants: str = ""
+    """SQL that gives the worker role what the body needs; run by `toolkit init` when it may."""
+
+    @property
+    def all_skip_reasons(self) -> frozenset[str]:
+        """The job's own reasons and the toolkit's."""
+        return self.skip_reasons | CORE_SKIP_REASONS
+
+    def decode(self, raw: bytes | str | Mapping[str, Any]) -> Payload:
+        """The typed payload. Raises PayloadRefused naming the field that must not be there, is missing or malformed."""
+        try:
+            if isinstance(raw, bytes | str):
+                if len(raw) > MAX_PAYLOAD_BYTES:
+                    raise self._too_big(len(raw))
+                return msgspec.json.decode(raw, type=self.payload)
+            return msgspec.convert(raw, type=self.payload)
+        except msgspec.ValidationError as error:
+            raise self._refused(error) from error
+        except msgspec.DecodeError as error:
+            raise PayloadRefused(f"payload of {self.name} is not JSON: {error}") from error
+
+    def encode(self, payload: Payload | Mapping[str, Any]) -> bytes:
+        """The payload as JSON bytes, after the guard: a mapping is checked against the payload type first."""
+        typed = payload if isinstance(payload, self.payload) else self.decode(payload)  # type: ignore[arg-type]
+        raw = msgspec.json.encode(typed)
+        if len(raw) > MAX_PAYLOAD_BYTES:
+            raise self._too_big(len(raw))
+        # A typed struct may have been built without validation: what goes on the wire is read back once.
+        self.decode(raw)
+        return raw
+
+    def _too_big(self, size: int) -> PayloadRefused:
+        return PayloadRefused(
+            f"payload of {self.name} has {size:,} bytes; at most {MAX_PAYLOAD_BYTES:,} are taken",
+            remedy="pass ids and fetch the rows when the job runs",
+        )
+
+    def _refused(self, error: msgspec.ValidationError) -> PayloadRefused:
+        text = str(error)
+        named = re.search(r"field `([^`]+)`", text) or re.search(r"at `\$\.([^`]+)`", text)
+        field = named.group(1) if named else ""
+        about = (
+            f"payload of {self.name}: field {field!r}: {text}" if field else f"payload of {self.name}: {text}"
+        )
+        allowed = ", ".join(info.encode_name for info in msgspec.structs.fields(self.payload))
+        return PayloadRefused(
+            about,
+            field=field,
+            remedy=f"a payload carries only {allowed}; everything else is fetched when the job runs",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The jobs that may run, by name."""
+
+    specs: Mapping[str, JobSpec]
+
+    @classmethod
+    def installed(cls) -> Registry:
+        """Every JobSpec that an installed package offers in the entry point group `freshfetch.jobs`."""
+        return cls.of(entry.load() for entry in entry_points(group="freshfetch.jobs"))
+
+    @classmethod
+    def of(cls, specs: Iterable[JobSpec]) -> Registry:
+        """A registry of just these specs."""
+        return cls({spec.name: spec for spec in specs})
+
+    def get(self, name: str) -> JobSpec:
+        """The spec of that name. Raises UnknownJob, naming those there are."""
+        try:
+            return self.specs[name]
+        except KeyError:
+            raise UnknownJob(
+                f"no job named {name!r} is registered",
+                remedy=f"registered: {', '.join(sorted(self.specs)) or 'none'}",
+            ) from None
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues that the registered jobs use, sorted."""
+        return tuple(sorted({spec.queue for spec in self.specs.values()}))
+
+    def __iter__(self):  # type: ignore[no-untyped-def]  # dataclass with slots: Iterator[JobSpec]
+        return iter(self.specs.values())
