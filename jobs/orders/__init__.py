@@ -1,0 +1,1 @@
+"""Reading a purchase order from a file: `read.read_order`."""
