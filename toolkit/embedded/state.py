@@ -153,7 +153,7 @@ def await_ready(
 def end(process: psutil.Process, *steps: tuple[int, float]) -> None:
     """Send each signal in turn, wait so many seconds for the end. psutil never signals a reused pid.
 
-    An end is seen by `is_alive`: some containers' init leaves zombies lying about for seconds, or for good."""
+    An end is seen by `is_alive`: some containers' init leaves zombies about for seconds, or for good."""
     for signal, patience in steps:
         try:
             process.send_signal(signal)
