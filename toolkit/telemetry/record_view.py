@@ -55,8 +55,6 @@ def log_fields(record: RunRecord) -> dict[str, Any]:
     then.
     """
     fields: dict[str, Any] = {
-        "trace_id": record.trace_id,
-        "span_id": record.span_id,
         "job_id": record.job_id,
         "job_name": record.job_name,
         "queue": record.queue,
@@ -68,6 +66,9 @@ def log_fields(record: RunRecord) -> dict[str, Any]:
         "duration": round(record.duration, 6),
         "queue_wait": round(record.queue_wait, 6),
     }
+    if record.trace_id:
+        fields["trace_id"] = record.trace_id
+        fields["span_id"] = record.span_id
     if record.reason:
         fields["reason"] = record.reason
     if record.counts:
