@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from importlib.metadata import entry_points
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -62,6 +62,8 @@ class MetricSpec:
     help: str
     values: Mapping[str, tuple[str, ...]]
     buckets: tuple[float, ...] = ()
+    from_counts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For a counter fed from a record's counts: count name → label values."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -160,6 +162,13 @@ class Registry:
     def installed(cls) -> Registry:
         """Every JobSpec that an installed package offers in the entry point group `freshfetch.jobs`."""
         return cls.of(entry.load() for entry in entry_points(group="freshfetch.jobs"))
+
+    @classmethod
+    def named(cls, names: str) -> Registry:
+        """The specs at `module:ATTRIBUTE,…`, or the installed ones when `names` is empty."""
+        if not names:
+            return cls.installed()
+        return cls.of(EntryPoint(name, name.strip(), "freshfetch.jobs").load() for name in names.split(","))
 
     @classmethod
     def of(cls, specs: Iterable[JobSpec]) -> Registry:

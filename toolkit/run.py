@@ -61,7 +61,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     outcome: Outcome = Outcome.PROCESSED
     reason: str = ""
-    counts: dict[str, int] = {}  # noqa: RUF012  msgspec copies an empty default for each instance
+    counts: dict[str, int] = {}
     samples: tuple[Sample, ...] = ()
 
     def answer(self) -> dict[str, object]:
@@ -116,7 +116,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     outcome: Outcome
     reason: str = ""
-    counts: dict[str, int] = {}  # noqa: RUF012  as above
+    counts: dict[str, int] = {}
     samples: tuple[Sample, ...] = ()
     failure: Failure | None = None
     asked_at: datetime
@@ -135,11 +135,9 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.outcome is not Outcome.LOST and self.retry_in is None
 
 
-def record(run: Run, ended: Result | Failure, *, worker: str, host: str, finished_at: datetime, duration: float,
-           trace_id: str = "", span_id: str = "", retry_in: float | None = None,
-           outcome: Outcome | None = None) -> RunRecord:  # fmt: skip
-    """The record of `run` as it `ended`. `outcome` overrides a Failure's default of `failed` (for `lost`)."""
-    failure = ended if isinstance(ended, Failure) else None
+def record(run: Run, result: Result, *, failure: Failure | None = None, worker: str, host: str, finished_at: datetime,
+           duration: float, trace_id: str = "", span_id: str = "", retry_in: float | None = None) -> RunRecord:  # fmt: skip
+    """The record of `run`: its `result`, or, with a `failure`, what the result had come to by then."""
     return RunRecord(
         run_id=run.run_id,
         job_id=run.job_id,
@@ -150,10 +148,10 @@ def record(run: Run, ended: Result | Failure, *, worker: str, host: str, finishe
         release=run.release,
         worker=worker,
         host=host,
-        outcome=outcome or (Outcome.FAILED if failure else ended.outcome),  # type: ignore[union-attr]  # not a Failure here
-        reason=ended.reason,
-        counts={} if isinstance(ended, Failure) else ended.counts,
-        samples=() if isinstance(ended, Failure) else ended.samples,
+        outcome=Outcome.FAILED if failure else result.outcome,
+        reason=failure.reason if failure else result.reason,
+        counts=result.counts,
+        samples=result.samples,
         failure=failure,
         asked_at=run.asked_at,
         started_at=run.started_at,

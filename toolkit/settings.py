@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import platformdirs
 
@@ -157,6 +157,10 @@ class Settings:
         "true or false",
         "false behind a transaction pooler without them",
     )
+    jobs: str = setting(
+        "TOOLKIT_JOBS", _text, "", "module:SPEC,module:SPEC", "JobSpecs to run in place of the installed ones"
+    )
+    no_color: bool = setting("NO_COLOR", bool, False, "anything", "no colours on a terminal")
     sections: Mapping[str, str] = field(
         default_factory=dict, metadata={"meaning": "TOOLKIT_… settings of jobs"}
     )
@@ -199,6 +203,21 @@ class Settings:
             return parse(text)
         except ValueError as error:
             raise SettingError(f"{key}={text!r} cannot be used", remedy=str(error)) from error
+
+    @property
+    def otlp_header_map(self) -> dict[str, str]:
+        """OTEL_EXPORTER_OTLP_HEADERS as headers."""
+        pairs = (pair.partition("=") for pair in self.otlp_headers.split(",") if "=" in pair)
+        return {key.strip(): unquote(value.strip()) for key, _, value in pairs}
+
+    def for_child(self, *, database_url: str, redis_url: str) -> dict[str, str]:
+        """The environment of a worker process: this one's, with the servers that were found."""
+        return dict(os.environ) | {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "TOOLKIT_RELEASE": self.release,
+            "PYTHONUNBUFFERED": "1",
+        }
 
     def describe(self) -> list[dict[str, str]]:
         """What is in force: variable, value (secrets masked), source (`environment` or `default`), meaning."""

@@ -1,0 +1,107 @@
+"""The command line `toolkit`: one file a command; parse, call, render. Only here: click, rich, `sys.exit`.
+
+A command's module is imported when the command is called, so that `toolkit --help` starts fast. Commands of jobs join by
+entry point, group `freshfetch.commands`. Data goes to stdout, talk to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+import click
+
+from toolkit.errors import ToolkitError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("", "The main job, shown once, on the embedded servers."),
+    "up": ("toolkit.cli.servers:up", "Start the embedded PostgreSQL and Valkey."),
+    "down": ("toolkit.cli.servers:down", "Stop the embedded servers."),
+    "init": ("toolkit.cli.init:command", "Migrate schema toolkit and write its roles."),
+    "import": ("", "Import a purchase order, CSV or JSON."),
+    "worker": ("toolkit.cli.worker:command", "Run this host's supervisor and worker processes."),
+    "status": ("toolkit.cli.status:command", "Servers, workers, queue, intents and settings."),
+    "jobs": ("toolkit.cli.jobs:command", "What ran and what failed."),
+    "trace": ("toolkit.cli.trace:command", "The trace of a job as a waterfall."),
+}
+"""Name → where its command lives ('' for a job's, found by entry point), and its line in `toolkit --help`."""
+
+
+class LazyGroup(click.Group):
+    """Lists commands from the table above; imports one only to run it or to show its help."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """The table's names, then those that other packages brought."""
+        brought = {entry.name for entry in entry_points(group="freshfetch.commands")}
+        return [*COMMANDS, *sorted(brought - COMMANDS.keys())]
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        """The command of that name, imported now."""
+        where = COMMANDS.get(name, ("", ""))[0]
+        entries = [EntryPoint(name, where, "")] if where else list(entry_points(group="freshfetch.commands", name=name))
+        if not entries:
+            return None
+        command: click.Command = entries[0].load()
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Short lines from the table: no import."""
+        rows = [(name, COMMANDS[name][1] if name in COMMANDS else "") for name in self.list_commands(_ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+EPILOG = """\b
+Exit codes: 0 fine, 1 something is wrong, 2 usage or configuration, 3 partly done
+or inconclusive, 4 a dependency cannot be reached, 5 refused as unsafe, 8 still
+running, 130 interrupted.
+
+\b
+Start here:  toolkit demo
+On call:     toolkit status;  toolkit jobs failed;  toolkit jobs show ID
+"""
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="freshfetch", prog_name="toolkit")
+def cli() -> None:
+    """Background jobs that fetch fresh, tell the truth, and can be run again.
+
+    Works on DATABASE_URL and REDIS_URL, or on the embedded servers that `toolkit up` starts. `toolkit status` shows every
+    setting in force.
+    """
+
+
+def main() -> None:
+    """Entry point of the `toolkit` script."""
+    try:
+        code = cli.main(standalone_mode=False, prog_name="toolkit")
+        sys.stdout.flush()
+    except ToolkitError as error:
+        _complain(str(error), error.remedy)
+        code = error.exit_code
+    except click.exceptions.Abort:
+        code = 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        code = 0
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # `toolkit … | head`: whoever read has enough. Python would complain once more while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str, remedy: str) -> None:
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ  # noqa: TID251  before any Settings exist
+    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True, color=colour)
+    for line in remedy.splitlines():
+        click.echo(click.style("   do: ", fg="cyan") + line, err=True, color=colour)

@@ -157,14 +157,22 @@ def run(command: Sequence[str | Path], account: Account | None, *, cwd: Path, te
     return done.stdout
 
 
-def launch(command: Sequence[str | Path], account: Account | None, *, cwd: Path, log: Path) -> int:
-    """Start a program that outlives this process, in a session of its own; returns its pid.
+def launch(
+    command: Sequence[str | Path], account: Account | None, *, cwd: Path, log: Path, text: str = ""
+) -> int:
+    """Start a program that outlives this process, `text` on its standard input; returns its pid.
 
     A shell stands between, so that the server becomes a child of init and never a zombie of ours."""
     with log.open("ab") as output:
         shell = subprocess.run(
-            ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *(str(word) for word in command)],
-            stdin=subprocess.DEVNULL,
+            [
+                "/bin/sh",
+                "-c",
+                'exec 3<&0; "$@" <&3 3<&- >&2 & echo $!',
+                "sh",
+                *(str(word) for word in command),
+            ],
+            input=text,
             stdout=subprocess.PIPE,
             stderr=output,
             text=True,

@@ -27,7 +27,6 @@ from toolkit.embedded.state import (
     prepare_log,
     process_of,
     read_identity,
-    write_private,
 )
 from toolkit.errors import DependencyUnreachable
 
@@ -66,9 +65,11 @@ def start(home: Path) -> EmbeddedServer:
     for _ in range(_TRIES):
         kept = Identity(free_port(kept.port), kept.password, _version(binary, home))
         keep_identity(_identity_file(home), kept)
-        write_private(_configuration_file(home), _configuration(data, kept))
         _pid_file(home).unlink(missing_ok=True)
-        pid = accounts.launch([binary, _configuration_file(home)], None, cwd=data, log=log)
+        # Settings go in by standard input: as a file name, a path with a * or ? in it would be taken for a pattern,
+        # and the server would start with no settings at all, open to everybody.
+        command = [binary, "-", "--dir", data]
+        pid = accounts.launch(command, None, cwd=data, log=log, text=_configuration(kept))
         try:
             return await_ready(lambda: find(home), pid=pid, log=log, offset=offset, remedy=_DAMAGE)
         except DependencyUnreachable:
@@ -100,16 +101,12 @@ def _pid_file(home: Path) -> Path:
     return home / "valkey" / "valkey.pid"
 
 
-def _configuration_file(home: Path) -> Path:
-    return home / "valkey" / "valkey.conf"
-
-
 def _server(home: Path) -> psutil.Process | None:
     try:
         text = _pid_file(home).read_text().strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return process_of(int(text), "valkey-server", str(_configuration_file(home))) if text.isdigit() else None
+    return process_of(int(text), "valkey-server", "--dir", str(home / "valkey")) if text.isdigit() else None
 
 
 def _answers(identity: Identity) -> bool:
@@ -148,13 +145,11 @@ def _version(binary: Path, home: Path) -> str:
     return next((word[2:] for word in words if word.startswith("v=")), "unknown")
 
 
-def _configuration(data: Path, identity: Identity) -> str:
-    quoted = '"' + str(data).replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _configuration(identity: Identity) -> str:
     return f"""\
 bind {LOOPBACK}
 port {identity.port}
 requirepass {identity.password}
-dir {quoted}
 pidfile valkey.pid
 appendonly yes
 appendfsync everysec

@@ -1,0 +1,107 @@
+"""The guarded write: lock the drafts that survive, attach their images, open the review session. One statement.
+
+Rules (design, section 2): the merchant, the order and then the drafts in id order are locked FOR KEY SHARE, parents first,
+so that no delete can come between the lock and the insert and two jobs cannot deadlock; ids are derived, so a second
+write is a no-op; a draft that is gone, or another merchant's by now, gets nothing and is told by its absence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobs.catalog import derived_id, utc_ms
+from jobs.images.search.protocol import Candidate
+from jobs.images.search.urls import normalise_url
+from toolkit.ledger.database import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What a guarded write did: images inserted by this write, by draft and by source, for every draft that survived."""
+
+    by_draft: Mapping[str, int]
+    by_source: Mapping[str, int]
+
+
+_ATTACH = """
+WITH tenant AS MATERIALIZED (
+    SELECT m.id FROM "Merchant" m WHERE m.id = %(merchant)s FOR KEY SHARE
+), wanted_order AS MATERIALIZED (
+    SELECT o.id FROM "PurchaseOrder" o JOIN tenant ON o."merchantId" = tenant.id WHERE o.id = %(order)s FOR KEY SHARE OF o
+), alive AS MATERIALIZED (
+    SELECT d.id FROM "ProductDraft" d JOIN wanted_order ON d."purchaseOrderId" = wanted_order.id
+    WHERE d.id = ANY(%(drafts)s) AND d."merchantId" = %(merchant)s
+    ORDER BY d.id FOR KEY SHARE OF d
+), attached AS (
+    INSERT INTO "ProductImage" (id, "productDraftId", url, source, position, width, height, "createdAt")
+    SELECT c.id, c.draft, c.url, c.source, c.position, c.width, c.height, %(now)s
+    FROM unnest(%(ids)s::text[], %(owners)s::text[], %(urls)s::text[], %(sources)s::text[], %(positions)s::int[],
+                %(widths)s::int[], %(heights)s::int[]) AS c (id, draft, url, source, position, width, height)
+    JOIN alive ON alive.id = c.draft
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id, "productDraftId", source
+), review AS (
+    INSERT INTO "ImageReviewSession" (id, "purchaseOrderId", "merchantId", status, "createdAt", "updatedAt")
+    SELECT %(session)s, wanted_order.id, %(merchant)s, 'pending', %(now)s, %(now)s FROM wanted_order
+    WHERE EXISTS (SELECT FROM attached)
+    ON CONFLICT (id) DO NOTHING
+), items AS (
+    INSERT INTO "ImageReviewItem" (id, "sessionId", "imageId")
+    SELECT c.item, %(session)s, attached.id FROM attached
+    JOIN unnest(%(ids)s::text[], %(items)s::text[]) AS c (id, item) ON c.id = attached.id
+    ON CONFLICT (id) DO NOTHING
+)
+SELECT alive.id, attached.source, count(attached.id)
+FROM alive LEFT JOIN attached ON attached."productDraftId" = alive.id
+GROUP BY alive.id, attached.source
+"""
+
+
+def review_session_id(job_id: str) -> str:
+    """The review session of a job: derived, so that ten deliveries open one."""
+    return derived_id("review-session", job_id)
+
+
+def attach(
+    session: Session,
+    *,
+    job_id: str,
+    order_id: str,
+    merchant_id: str,
+    found: Mapping[str, Sequence[Candidate]],
+    now: datetime,
+) -> Attached:
+    """Attach the candidates in `found` (by draft id; none for a draft is allowed) to the drafts that still exist.
+
+    The caller's transaction holds the run. Never raises 23503: the parents are locked before the insert.
+    """
+    review = review_session_id(job_id)
+    rows = [
+        (derived_id("image", draft, normalise_url(candidate.url)), draft, candidate, position)
+        for draft, candidates in found.items()
+        for position, candidate in enumerate(candidates)
+    ]
+    values = {
+        "merchant": merchant_id,
+        "order": order_id,
+        "session": review,
+        "now": utc_ms(now),
+        "drafts": sorted(found),
+        "ids": [row[0] for row in rows],
+        "owners": [row[1] for row in rows],
+        "urls": [row[2].url for row in rows],
+        "sources": [row[2].source for row in rows],
+        "positions": [row[3] for row in rows],
+        "widths": [row[2].width for row in rows],
+        "heights": [row[2].height for row in rows],
+        "items": [derived_id("review-item", review, row[0]) for row in rows],
+    }
+    by_draft: dict[str, int] = {}
+    by_source: dict[str, int] = {}
+    for draft, source, images in session.execute(_ATTACH, values).fetchall():
+        by_draft[draft] = by_draft.get(draft, 0) + images
+        if source is not None:
+            by_source[source] = by_source.get(source, 0) + images
+    return Attached(by_draft=by_draft, by_source=by_source)

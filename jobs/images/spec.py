@@ -1,0 +1,63 @@
+"""How the image job joins Freshfetch: its JobSpec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from jobs import catalog
+from jobs.images import words
+from jobs.images.job import ImagePayload, ImageResources, process_images
+from jobs.images.settings import ImageSettings
+from toolkit.jobspec import JobSpec, RetryPolicy
+from toolkit.settings import Settings
+
+GRANTS = """
+GRANT SELECT ON "Merchant", "PurchaseOrder", "POLineItem", "ProductDraft", "ProductImage" TO toolkit_worker, toolkit_operator;
+-- FOR KEY SHARE needs UPDATE on some column of the row that it locks; the job never updates these.
+GRANT UPDATE (name) ON "Merchant" TO toolkit_worker, toolkit_operator;
+GRANT UPDATE (status) ON "PurchaseOrder", "ProductDraft" TO toolkit_worker, toolkit_operator;
+GRANT SELECT, INSERT ON "ProductImage", "ImageReviewSession", "ImageReviewItem" TO toolkit_worker, toolkit_operator;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO toolkit_observer;
+"""
+
+
+@contextmanager
+def resources(settings: Settings) -> Iterator[ImageResources]:
+    """The search and its threads, for the life of a process."""
+    from jobs.images.search.open import open_search  # noqa: PLC0415  httpx and Pillow load only where a search runs
+
+    chosen = ImageSettings.from_settings(settings)
+    with open_search(chosen, settings.release) as search:
+        pool = ThreadPoolExecutor(chosen.search_concurrency, thread_name_prefix="search")
+        try:
+            yield ImageResources(search=search, pool=pool)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+SPEC = JobSpec(
+    name=words.NAME,
+    queue=words.QUEUE,
+    payload=ImagePayload,
+    body=process_images,
+    resources=resources,
+    timeout=180.0,
+    retry=RetryPolicy(),
+    skip_reasons=frozenset(words.SkipReason),
+    constraints=frozenset(
+        {
+            "ProductImage_productDraftId_fkey",
+            "ImageReviewSession_purchaseOrderId_fkey",
+            "ImageReviewSession_merchantId_fkey",
+            "ImageReviewItem_sessionId_fkey",
+            "ImageReviewItem_imageId_fkey",
+        }
+    ),
+    metrics=words.METRICS,
+    log_events=words.LOG_EVENTS,
+    in_app=("jobs.",),
+    create_schema=catalog.create,
+    grants=GRANTS,
+)

@@ -1,0 +1,269 @@
+"""The composition root: the one place that builds engines, clients and providers from Settings.
+
+`App` opens each thing on first use and closes all of them at its end. Commands take what they need from it; nothing else in
+the toolkit builds a connection.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from threading import Event
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from toolkit.errors import DependencyUnreachable
+from toolkit.jobspec import Registry
+from toolkit.settings import Settings
+
+if TYPE_CHECKING:
+    import redis
+
+    from toolkit.ledger.database import Database
+    from toolkit.perform import Performer, Sink
+    from toolkit.telemetry.logs import Log
+    from toolkit.telemetry.traces import Tracing
+
+
+class App:
+    """What a command works with. Use it as a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @cached_property
+    def host(self) -> str:
+        """This machine's name, as runs carry it."""
+        return socket.gethostname()
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The jobs that may run."""
+        return Registry.named(self.settings.jobs)
+
+    @cached_property
+    def database_url(self) -> str:
+        """DATABASE_URL, or the embedded PostgreSQL's. Raises DependencyUnreachable when there is neither."""
+        return self.settings.database_url or self._embedded("postgres", "DATABASE_URL")
+
+    @cached_property
+    def redis_url(self) -> str:
+        """REDIS_URL, or the embedded Valkey's. Raises DependencyUnreachable when there is neither."""
+        return self.settings.redis_url or self._embedded("valkey", "REDIS_URL")
+
+    def _embedded(self, server: str, variable: str) -> str:
+        from toolkit.embedded import servers
+
+        found = getattr(servers.find(self.settings.home), server)
+        if found is None:
+            raise DependencyUnreachable(
+                f"{variable} is not set and no embedded server runs in {self.settings.home}",
+                remedy=f"run `toolkit up`, or set {variable}",
+            )
+        return str(found.url)
+
+    @cached_property
+    def database(self) -> Database:
+        """The way to PostgreSQL."""
+        from toolkit.ledger.database import Database
+
+        database = Database(self.database_url, prepared_statements=self.settings.prepared_statements)
+        self._stack.callback(database.close)
+        return database
+
+    @cached_property
+    def broker(self) -> redis.Redis:
+        """The way to Redis or Valkey."""
+        from toolkit.broker.connection import connect
+
+        broker = connect(self.redis_url)
+        self._stack.callback(broker.close)
+        return broker
+
+    @cached_property
+    def log(self) -> Log:
+        """The process's logger; logs go to standard error from here on."""
+        from toolkit.telemetry import logs
+
+        colour = None if not self.settings.no_color else False
+        logs.configure(style=self.settings.log_format, release=self.settings.release, colour=colour)
+        return logs.get_logger()
+
+    @cached_property
+    def tracing(self) -> Tracing:
+        """The process's tracer."""
+        from toolkit.telemetry.traces import Tracing
+
+        return Tracing(self.settings.service_name, self.settings.release, {"host.name": self.host})
+
+    def create_catalog(self) -> bool:
+        """Create the jobs' own tables, on the embedded database only; True when it did."""
+        if self.settings.database_url is not None:
+            return False
+        with self.database.begin() as connection:
+            for spec in self.registry:
+                if spec.create_schema is not None:
+                    spec.create_schema(connection)
+        return True
+
+    def require_schema(self) -> None:
+        """Raise NotInitialised unless schema `toolkit` is at this release's revision."""
+        from toolkit.ledger.migrate import require
+
+        require(self.database)
+
+    def performer(self, *, worker: str, sink: Sink, queue: str | None = None) -> Performer:
+        """A performer with the opened resources of every job (of `queue`, when given)."""
+        from toolkit.broker.worker import TIMEOUTS, time_limit
+        from toolkit.perform import Performer
+
+        opened: dict[str, Any] = {
+            spec.name: self._stack.enter_context(spec.resources(self.settings))
+            for spec in self.registry
+            if queue in (None, spec.queue)
+        }
+        return Performer(
+            registry=self.registry,
+            database=self.database,
+            tracing=self.tracing,
+            log=self.log,
+            sink=sink,
+            resources=opened,
+            worker=worker,
+            host=self.host,
+            release=self.settings.release,
+            lease=self.settings.lease,
+            random=random.random,
+            time_limit=time_limit,
+            timeouts=TIMEOUTS,
+        )
+
+    def supervise(self, processes: int) -> int:
+        """Run the supervisor of this host until SIGTERM or SIGINT; a second one ends the workers. Returns 0."""
+        from toolkit.broker import connection, supervisor
+        from toolkit.broker.endpoint import Endpoint
+        from toolkit.broker.keeper import Keeper, Outages
+        from toolkit.broker.reconcile import Reconciler
+        from toolkit.broker.relay import Doorbell, Relay
+        from toolkit.broker.span_store import SpanStore
+        from toolkit.telemetry import catalog
+        from toolkit.telemetry.export import OtlpExporter
+        from toolkit.telemetry.metrics import Metrics
+
+        self.require_schema()
+        connection.check(self.broker, self.redis_url)
+        settings = self.settings
+        metrics = Metrics(self.registry, release=settings.release)
+        metrics.set_toggle(
+            "ASYNC_IMAGE_PROCESSING",
+            variant="async" if settings.async_image_processing else "sync",
+            version="environment",
+            enabled=settings.async_image_processing,
+        )
+        exporter = (
+            OtlpExporter(settings.otlp_endpoint, settings.otlp_header_map, on_drop=metrics.dropped)
+            if settings.otlp_endpoint
+            else None
+        )
+        relay = Relay(self.database, self.broker, self.registry, self.log)
+        outages = Outages(self.log)
+        host = supervisor.Supervisor(
+            command=lambda fd, queue, name: [
+                sys.executable,
+                "-m",
+                "toolkit.worker_process",
+                str(fd),
+                queue,
+                name,
+            ],
+            environment=settings.for_child(database_url=self.database_url, redis_url=self.redis_url),
+            processes=processes,
+            queues=self.registry.queues,
+            identity=supervisor.identity(self.host),
+            database=self.database,
+            broker=self.broker,
+            relay=relay,
+            doorbell=Doorbell(self.database_url),
+            keeper=Keeper(
+                database=self.database,
+                broker=self.broker,
+                queues=self.registry.queues,
+                reconciler=Reconciler(self.database, self.broker, relay),
+                metrics=metrics,
+                outages=outages,
+                workers=lambda: host.workers(),
+                lease=settings.lease,
+                now=lambda: datetime.now(UTC),
+            ),
+            outages=outages,
+            metrics=metrics,
+            spans=SpanStore(self.database, metrics.dropped),
+            export=exporter.add if exporter else lambda _data, _count: None,
+            log=self.log,
+        )
+
+        def health(_: str) -> tuple[int, str, bytes]:
+            return (
+                (200, "text/plain", b"ok\n")
+                if host.alive()
+                else (503, "text/plain", b"the loop stands still\n")
+            )
+
+        def readiness(_: str) -> tuple[int, str, bytes]:
+            reasons = host.not_ready()
+            return (
+                (503, "text/plain", "".join(f"{one}\n" for one in reasons).encode())
+                if reasons
+                else (200, "text/plain", b"ready\n")
+            )
+
+        endpoint = Endpoint(
+            settings.metrics_host,
+            settings.metrics_port,
+            {
+                "/metrics": lambda accept: (200, *metrics.exposition(accept)),
+                "/healthz": health,
+                "/readyz": readiness,
+            },
+        )
+        stop, kill = Event(), Event()
+        with _stopping(stop, kill):
+            endpoint.start()
+            catalog.emit(self.log, catalog.METRICS_SERVED, url=f"{endpoint.url}/metrics")
+            try:
+                host.run(stop, kill)
+            finally:
+                if exporter:
+                    exporter.close(5.0)
+                endpoint.close()
+        return 0
+
+
+@contextmanager
+def _stopping(stop: Event, kill: Event) -> Iterator[None]:
+    """SIGTERM and SIGINT ask to stop; the second one insists."""
+
+    def asked(_signum: int, _frame: object) -> None:
+        (kill if stop.is_set() else stop).set()
+
+    before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

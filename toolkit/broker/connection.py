@@ -1,0 +1,66 @@
+"""The way to Redis or Valkey: redis://, rediss://, unix://, and Sentinel as redis+sentinel://host:port,host:port/service/db.
+
+Every call that can fail because the broker is away raises redis.exceptions.ConnectionError or TimeoutError; BROKER_AWAY
+names them for callers that can wait.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from toolkit.errors import DependencyUnreachable, SettingError
+from toolkit.settings import masked
+
+BROKER_AWAY = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.BusyLoadingError,
+)
+"""The broker is stopped, restarting, loading or out of reach."""
+
+_SENTINEL = "redis+sentinel"
+
+
+def connect(url: str) -> redis.Redis:
+    """A client with a pool; it connects on first use. Raises SettingError for a URL that cannot be read."""
+    options = {"socket_connect_timeout": 5, "retry": Retry(NoBackoff(), 1)}
+    try:
+        if urlsplit(url).scheme == _SENTINEL:
+            return _through_sentinel(url, options)
+        return redis.Redis.from_url(url, **options)
+    except (ValueError, IndexError) as error:
+        raise SettingError(
+            f"REDIS_URL {masked(url)!r} cannot be read: {error}",
+            remedy="set it to redis://host:6379/0 or redis+sentinel://host:26379,host:26379/service/0",
+        ) from error
+
+
+def check(client: redis.Redis, url: str) -> None:
+    """Raise DependencyUnreachable unless the broker answers a PING."""
+    try:
+        client.ping()
+    except (*BROKER_AWAY, redis.exceptions.RedisError) as error:
+        raise DependencyUnreachable(
+            f"the broker at {masked(url)} does not answer: {error}",
+            remedy="check REDIS_URL, or `toolkit up` for the embedded servers",
+        ) from error
+
+
+def _through_sentinel(url: str, options: dict[str, object]) -> redis.Redis:
+    parts = urlsplit(url)
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    nodes = [
+        (host, int(port or 26379)) for host, _, port in (node.rpartition(":") for node in hosts.split(","))
+    ]
+    service, _, db = parts.path.strip("/").partition("/")
+    if not service:
+        raise ValueError("the path must name the Sentinel service")
+    user, _, password = credentials.partition(":")
+    login = {"username": unquote(user) or None, "password": unquote(password) or None} if credentials else {}
+    sentinel = Sentinel(nodes, socket_connect_timeout=5)
+    return sentinel.master_for(service, db=int(db or 0), **options, **login)  # type: ignore[no-any-return]

@@ -1,0 +1,185 @@
+"""The supervisor's chores, each on its own interval, one thread: leases, lost hosts, reconciliation, RQ's scheduler, gauges.
+
+A chore that fails because PostgreSQL or the broker is away is told once when it begins and once when it is over, and tried
+again at its next time. `run_once(now)` does what is due and returns the names of what it did.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import redis
+from rq import Queue
+from rq.registry import FinishedJobRegistry
+from rq.scheduler import RQScheduler
+from rq.serializers import JSONSerializer
+
+from toolkit.broker import view
+from toolkit.broker.connection import BROKER_AWAY
+from toolkit.broker.reconcile import Reconciler
+from toolkit.errors import DependencyUnreachable
+from toolkit.ledger import intents, runs, traces
+from toolkit.ledger.database import UNREACHABLE, Database
+from toolkit.telemetry import catalog
+from toolkit.telemetry.logs import Log
+from toolkit.telemetry.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Outages:
+    """Which dependencies are away right now, for the log (told once) and for /readyz."""
+
+    log: Log
+    away: dict[str, str] = field(default_factory=dict)
+
+    def began(self, dependency: str, error: BaseException) -> None:
+        """`database` or `broker` does not answer."""
+        message = " ".join(str(error).split())
+        if dependency not in self.away:
+            event = catalog.DATABASE_UNREACHABLE if dependency == "database" else catalog.BROKER_UNREACHABLE
+            catalog.emit(self.log, event, error_message=message)
+        self.away[dependency] = message
+
+    def over(self, dependency: str) -> None:
+        """It answers."""
+        if self.away.pop(dependency, None) is not None:
+            event = catalog.DATABASE_REACHED if dependency == "database" else catalog.BROKER_REACHED
+            catalog.emit(self.log, event)
+
+    def guard(self, action: Callable[[], object], *dependencies: str) -> bool:
+        """Do `action`; False when one of its dependencies was away."""
+        try:
+            action()
+        except (*UNREACHABLE, DependencyUnreachable) as error:
+            self.began("database", error)
+            return False
+        except BROKER_AWAY as error:
+            self.began("broker", error)
+            return False
+        for dependency in dependencies:
+            self.over(dependency)
+        return True
+
+
+@dataclass(slots=True)
+class _Chore:
+    every: float
+    action: Callable[[], object]
+    needs: tuple[str, ...]
+    due: float = 0.0
+
+
+class Keeper:
+    """The chores of one supervisor. `workers()` names its living worker processes."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        broker: redis.Redis,
+        queues: Sequence[str],
+        reconciler: Reconciler,
+        metrics: Metrics,
+        outages: Outages,
+        workers: Callable[[], Sequence[str]],
+        lease: float,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._broker = broker
+        self._queues = queues
+        self._reconciler = reconciler
+        self._metrics = metrics
+        self._outages = outages
+        self._workers = workers
+        self._lease = lease
+        self._now = now
+        self._scheduler = RQScheduler(
+            queues, connection=broker, serializer=JSONSerializer, logging_level="WARNING"
+        )
+        self._looks_soon = 0
+        both = ("database", "broker")
+        self._chores = {
+            "renew": _Chore(lease / 3, self._renew, ("database",)),
+            "lose": _Chore(min(2.0, lease / 3), self._lose, ("database",)),
+            "count": _Chore(0.5, self._count, ("database",)),
+            "mark": _Chore(0.5, self._mark, ("broker",)),
+            "reconcile": _Chore(10.0, reconciler.run_once, both),
+            "schedule": _Chore(0.5, self._schedule, ("broker",)),
+            "gauges": _Chore(2.0, self._gauges, both),
+            "prune": _Chore(300.0, self._prune, both),
+        }
+
+    def run_once(self, now: float) -> list[str]:
+        """Do every chore that is due at `now` (monotonic seconds); returns the names of those that succeeded."""
+        done = []
+        for name, chore in self._chores.items():
+            if now >= chore.due:
+                if self._outages.guard(chore.action, *chore.needs):
+                    done.append(name)
+                chore.due = now + chore.every
+        if self._looks_soon and now >= self._chores["reconcile"].due - 9.5:
+            self._looks_soon -= 1
+            self._chores["reconcile"].due = now
+        return done
+
+    def look_soon(self) -> None:
+        """A worker died: look for its job twice within a second, wherever it left it."""
+        self._looks_soon = 3
+
+    def _renew(self) -> None:
+        with self._database.session() as session:
+            runs.renew(session, self._workers(), self._lease)
+
+    def _lose(self) -> None:
+        with self._database.session() as session:
+            lost = runs.lose_expired(session)
+        if lost:
+            self.look_soon()
+
+    def _count(self) -> None:
+        with self._database.session() as session:
+            records = runs.take_uncounted(session)
+        for record in records:
+            self._metrics.observe(record)
+
+    def _mark(self) -> None:
+        if self._reconciler.broker_was_emptied():
+            self._reconciler.run_once(grace=0.0)
+
+    def _schedule(self) -> None:
+        """RQ's scheduler without its process: retries whose time has come go back to their queue."""
+        if self._scheduler.should_reacquire_locks:
+            self._scheduler.acquire_locks()
+        if self._scheduler.acquired_locks:
+            self._scheduler.heartbeat()
+            self._scheduler.enqueue_scheduled_jobs()
+
+    def _gauges(self) -> None:
+        for queue in self._queues:
+            seen = view.queue_view(self._broker, queue, self._now())
+            self._metrics.set_queue(queue, seen.states(), seen.oldest_age)
+        with self._database.session() as session:
+            backlog = intents.backlog(session)
+        self._metrics.set_intents(backlog.unpushed, backlog.oldest_age)
+
+    def _prune(self) -> None:
+        with self._database.session() as session:
+            traces.prune(session)
+        for queue in self._queues:
+            # The finished registry only forgets; RQ's started registry would requeue, and is left alone.
+            FinishedJobRegistry(
+                queue=Queue(queue, connection=self._broker, serializer=JSONSerializer)
+            ).cleanup()
+
+    def release(self) -> None:
+        """Give RQ's scheduler lock back."""
+        self._outages.guard(self._scheduler.release_locks, "broker")
+
+
+def monotonic() -> float:
+    """The keeper's clock."""
+    return time.monotonic()

@@ -1,0 +1,321 @@
+"""The supervisor of a host: starts, watches and replaces the worker processes, and owns what they have in common.
+
+Workers export nothing and serve nothing. Each has a socket pair to here and tells what it runs, what ended and its finished
+spans; this process keeps the one metrics registry, /metrics, the relay, the chores and the export. It is one loop over the
+sockets, and a thread each for what may wait: relay, keeper, span store.
+
+A worker that dies is replaced at once, its open run is closed as lost with the signal's name, and its job is queued again.
+SIGTERM: workers finish the job in hand; a second one ends them. Emits: supervisor.*, worker.*.
+
+Defaults: a worker that overruns its job's time limit by GRACE seconds is killed; one that dies within 5 s of its start is
+replaced after 1 s, doubling up to 30 s.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Event, Thread
+
+import redis
+
+from toolkit.broker import burial
+from toolkit.broker.keeper import Keeper, Outages
+from toolkit.broker.relay import POLL, Doorbell, Relay
+from toolkit.broker.span_store import SpanStore
+from toolkit.ledger import runs
+from toolkit.ledger.database import Database
+from toolkit.ledger.traces import TraceChunk
+from toolkit.telemetry import catalog
+from toolkit.telemetry.logs import Log
+from toolkit.telemetry.metrics import Metrics
+from toolkit.telemetry.wire import Began, Dropped, Ended, Message, Ready, Receiver, Spans, socketpair
+
+GRACE = 15.0
+"""Seconds past a job's time limit before its process is killed: Python's alarm cannot end C code."""
+
+TICK = 0.2
+"""Seconds between looks at the clock when no socket has anything to say."""
+
+_QUICK_DEATH = 5.0
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """A worker process and what is known of it."""
+
+    name: str
+    queue: str
+    popen: subprocess.Popen[bytes]
+    socket: socket.socket
+    receiver: Receiver
+    started: float
+    ready: bool = False
+    stopping: bool = False
+    running: Began | None = None
+    running_since: float = 0.0
+
+    @property
+    def state(self) -> str:
+        """A state of the catalog's closed list."""
+        if self.stopping:
+            return "stopping"
+        if not self.ready:
+            return "starting"
+        return "busy" if self.running else "idle"
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A place for one worker process; it outlives the processes in it."""
+
+    queue: str
+    worker: WorkerProcess | None = None
+    next_start: float = 0.0
+    wait: float = 1.0
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """`run(stop)` works until `stop` is set. `command(fd, queue, name)` is the argument vector of a worker process."""
+
+    command: Callable[[int, str, str], Sequence[str]]
+    environment: Mapping[str, str]
+    processes: int
+    queues: Sequence[str]
+    identity: str
+    database: Database
+    broker: redis.Redis
+    relay: Relay
+    doorbell: Doorbell
+    keeper: Keeper
+    outages: Outages
+    metrics: Metrics
+    spans: SpanStore
+    export: Callable[[bytes, int], None]
+    log: Log
+    _slots: list[_Slot] = field(default_factory=list)
+    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    _unburied: list[tuple[WorkerProcess, str]] = field(default_factory=list)
+    _born: int = 0
+    _beat: float = 0.0
+    _threads: list[Thread] = field(default_factory=list)
+
+    def workers(self) -> list[str]:
+        """Names of the living worker processes."""
+        return [slot.worker.name for slot in list(self._slots) if slot.worker is not None]
+
+    def alive(self) -> bool:
+        """True while the loop turns and its threads live."""
+        return time.monotonic() - self._beat < 10.0 and all(thread.is_alive() for thread in self._threads)
+
+    def not_ready(self) -> list[str]:
+        """Why this host cannot do its work right now; empty when it can."""
+        reasons = [
+            f"{name} does not answer: {message}" for name, message in sorted(self.outages.away.items())
+        ]
+        ready = sum(slot.worker is not None and slot.worker.ready for slot in self._slots)
+        if not ready:
+            reasons.append("no worker process is ready")
+        return reasons
+
+    def run(self, stop: Event, kill: Event) -> None:
+        """Supervise until `stop`; then let the workers finish what they have in hand, or end them when `kill` is set."""
+        self._slots = [_Slot(self.queues[place % len(self.queues)]) for place in range(self.processes)]
+        self._beat = time.monotonic()
+        catalog.emit(
+            self.log, catalog.SUPERVISOR_STARTED, processes=self.processes, queues=", ".join(self.queues)
+        )
+        ended = Event()
+        self._threads = [
+            Thread(target=loop, args=(ended,), name=name, daemon=True)
+            for name, loop in (
+                ("relay", self._relay_loop),
+                ("keeper", self._keeper_loop),
+                ("spans", self._spans_loop),
+            )
+        ]
+        for thread in self._threads:
+            thread.start()
+        try:
+            while not stop.is_set():
+                self.run_once(TICK)
+            self._drain(kill)
+        finally:
+            ended.set()
+            for thread in self._threads:
+                thread.join(timeout=5)
+            self.outages.guard(self.spans.run_once)
+            self.keeper.release()
+            self.doorbell.close()
+            catalog.emit(self.log, catalog.SUPERVISOR_STOPPED)
+
+    def run_once(self, timeout: float) -> None:
+        """One turn: what the workers say, who died, who overran, who is missing."""
+        now = time.monotonic()
+        self._beat = now
+        for slot in self._slots:
+            if slot.worker is None and now >= slot.next_start:
+                self._start(slot)
+        for key, _ in self._selector.select(timeout):
+            self._listen(key.data)
+        now = time.monotonic()
+        for slot in self._slots:
+            worker = slot.worker
+            if worker is not None and worker.popen.poll() is not None:
+                self._died(slot, worker)
+            elif (
+                worker is not None
+                and worker.running
+                and now - worker.running_since > worker.running.timeout + GRACE
+            ):
+                worker.popen.kill()
+        self._bury()
+        states = Counter(slot.worker.state for slot in self._slots if slot.worker is not None)
+        self.metrics.set_workers(states)
+
+    # -- processes -----------------------------------------------------------------------------------------------
+
+    def _start(self, slot: _Slot) -> None:
+        ours, theirs = socketpair()
+        self._born += 1
+        name = f"{self.identity}.{self._born}"
+        popen = subprocess.Popen(
+            self.command(theirs.fileno(), slot.queue, name),
+            pass_fds=(theirs.fileno(),),
+            env=dict(self.environment),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is the supervisor's to hand on
+        )
+        theirs.close()
+        slot.worker = WorkerProcess(name, slot.queue, popen, ours, Receiver(ours), time.monotonic())
+        self._selector.register(ours, selectors.EVENT_READ, slot.worker)
+
+    def _listen(self, worker: WorkerProcess) -> None:
+        for message in worker.receiver.read():
+            self._hear(worker, message)
+        if worker.receiver.eof:
+            self._hang_up(worker)
+            worker.popen.wait()
+
+    def _hang_up(self, worker: WorkerProcess) -> None:
+        if worker.socket.fileno() >= 0:
+            self._selector.unregister(worker.socket)
+            worker.socket.close()
+
+    def _hear(self, worker: WorkerProcess, message: Message) -> None:
+        if isinstance(message, Ready):
+            worker.ready = True
+            catalog.emit(self.log, catalog.WORKER_STARTED, worker=worker.name, pid=message.pid)
+        elif isinstance(message, Began):
+            worker.running, worker.running_since = message, time.monotonic()
+        elif isinstance(message, Ended):
+            worker.running = None
+            self.metrics.observe(message.record)
+        elif isinstance(message, Spans):
+            self.spans.add(TraceChunk(message.trace_id, message.job_id, message.data), message.count)
+            self.export(message.data, message.count)
+        elif isinstance(message, Dropped):
+            self.metrics.dropped(message.signal, message.reason, message.count)
+
+    def _died(self, slot: _Slot, worker: WorkerProcess) -> None:
+        """Read what it still had to say, replace it, and see to what it left behind."""
+        if worker.socket.fileno() >= 0:
+            for message in worker.receiver.read():
+                self._hear(worker, message)
+            self._hang_up(worker)
+        code = worker.popen.returncode
+        error_type = signal.Signals(-code).name if code < 0 else f"EXIT_{code}"
+        slot.worker = None
+        lived = time.monotonic() - worker.started
+        if lived < _QUICK_DEATH and not worker.ready:
+            slot.next_start = time.monotonic() + slot.wait
+            slot.wait = min(30.0, slot.wait * 2)
+        else:
+            slot.wait = 1.0
+        if not (worker.stopping and code == 0):
+            catalog.emit(
+                self.log, catalog.WORKER_DIED, worker=worker.name, pid=worker.popen.pid, error_type=error_type
+            )
+        self._unburied.append((worker, error_type))
+        self.keeper.look_soon()
+
+    def _bury(self) -> None:
+        """See to the dead, again and again until PostgreSQL and the broker have both taken it."""
+        while self._unburied:
+            worker, error_type = self._unburied[0]
+            if not self.outages.guard(lambda: self._bury_one(worker, error_type), "database", "broker"):  # noqa: B023  called here
+                return
+            self._unburied.pop(0)
+
+    def _bury_one(self, worker: WorkerProcess, error_type: str) -> None:
+        if worker.running is not None:
+            # It may have died between its commit and its word to us: then the ledger knows how the run ended.
+            with self.database.session() as session:
+                record = runs.ended_record(session, worker.running.run_id)
+            if record is not None:
+                self.metrics.observe(record)
+            worker.running = None
+        burial.close_runs(self.database, self.relay, worker.name, error_type)
+        burial.unregister(self.broker, worker.name, worker.queue)
+
+    def _drain(self, kill: Event) -> None:
+        """Tell the workers to stop after the job in hand, and wait for them as long as a job may take."""
+        catalog.emit(self.log, catalog.SUPERVISOR_STOPPING, signal="request")
+        for slot in self._slots:
+            slot.next_start = float("inf")
+            if slot.worker is not None:
+                slot.worker.stopping = True
+                slot.worker.popen.terminate()
+        while any(slot.worker is not None for slot in self._slots) or self._unburied:
+            if kill.is_set():
+                for slot in self._slots:
+                    if slot.worker is not None:
+                        slot.worker.popen.kill()
+                if self.outages.away and not any(slot.worker for slot in self._slots):
+                    return  # the leases will tell another host
+            self.run_once(TICK)
+
+    # -- threads -------------------------------------------------------------------------------------------------
+
+    def _relay_loop(self, ended: Event) -> None:
+        while not ended.is_set():
+            moved = 0
+
+            def move() -> None:
+                nonlocal moved
+                moved = self.relay.run_once()
+
+            if not self.outages.guard(move):
+                ended.wait(POLL)
+            elif not moved:
+                self.doorbell.wait(POLL, ended)
+
+    def _keeper_loop(self, ended: Event) -> None:
+        while not ended.is_set():
+            self.keeper.run_once(time.monotonic())
+            ended.wait(0.25)
+
+    def _spans_loop(self, ended: Event) -> None:
+        while not ended.is_set():
+            written = 0
+
+            def write() -> None:
+                nonlocal written
+                written = self.spans.run_once()
+
+            self.outages.guard(write)
+            if not written:
+                ended.wait(0.3)
+
+
+def identity(host: str) -> str:
+    """A name for this supervisor's workers that no other process has: host, pid and a random part."""
+    return f"{host}.{os.getpid()}.{os.urandom(3).hex()}"

@@ -1,0 +1,263 @@
+"""The RQ worker: RQ's SimpleWorker with its bookkeeping batched. Warm, one queue, one job at a time.
+
+RQ sends about fifty commands in eighteen round trips a job. Here a job's end and the search for the next one share a round
+trip, and its start is the second: the same keys, written by RQ's own methods into one pipeline, so that `rq info` and
+rq-dashboard see what they always see. A failed or retried job takes RQ's own path.
+
+What RQ's own worker does and this one leaves to the supervisor: registry clean-up (it may requeue a job that runs), the
+scheduler, and the intermediate queue.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import redis
+from redis.client import Pipeline
+from rq import Queue, SimpleWorker
+from rq.exceptions import DequeueTimeout, DeserializationError, NoSuchJobError
+from rq.executions import Execution
+from rq.job import JobStatus, Retry
+from rq.results import Result as RQResult
+from rq.serializers import JSONSerializer
+from rq.suspension import WORKERS_SUSPENDED
+from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
+from rq.utils import now, utcformat
+from rq.worker import WorkerStatus
+
+from toolkit.broker.codec import FreshJob
+from toolkit.errors import NotFound, ToolkitError
+from toolkit.ledger import intents
+from toolkit.perform import Performed, Performer
+from toolkit.run import Mode
+from toolkit.telemetry import catalog
+
+_POP = """
+local id = redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT')
+if not id then
+    return false
+end
+return {id, redis.call('HGETALL', ARGV[1] .. id)}
+"""
+
+BLOCK = 10
+"""Seconds that an idle worker waits for a job before it beats its heart and waits again."""
+
+TIMEOUTS: tuple[type[BaseException], ...] = (JobTimeoutException,)
+
+
+def time_limit(seconds: float) -> AbstractContextManager[object]:
+    """RQ's own job time limit (SIGALRM, main thread only): raises JobTimeoutException. It cannot interrupt C code that
+    holds on; the supervisor kills a process that overruns."""
+    return UnixSignalDeathPenalty(max(1, round(seconds)), JobTimeoutException)  # type: ignore[no-any-return]
+
+
+class JobRefused(ToolkitError):
+    """What lies in the queue is not a job of ours: not JSON, not a registered name, or not a payload of ids."""
+
+
+class JobFailed(ToolkitError):
+    """A job that ended in failure, in the words that go to RQ's failed job registry."""
+
+
+class FreshWorker(SimpleWorker):  # type: ignore[misc]  # rq ships no types
+    """One queue, JSON only, registered jobs only. `performer` does the work."""
+
+    log_result_lifespan = False
+
+    def __init__(self, queue: str, *, name: str, connection: redis.Redis, performer: Performer) -> None:
+        super().__init__(
+            [Queue(queue, connection=connection, job_class=FreshJob, serializer=JSONSerializer)],
+            name=name,
+            connection=connection,
+            job_class=FreshJob,
+            serializer=JSONSerializer,
+            log_job_description=False,
+        )
+        self.performer = performer
+        self.queue: Queue = self.queues[0]
+        self._next: FreshJob | None = None
+        self._suspended = False
+
+    # -- taking jobs ---------------------------------------------------------------------------------------------
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """`rq suspend` is seen in the round trip that takes the next job; only then does RQ's own wait begin."""
+        if self._suspended:
+            super().check_for_suspension(burst)
+
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        """Never: the supervisor looks after the registries."""
+        return False
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[FreshJob, Queue] | None:
+        """The next job: the one that came with the end of the last, else wait for one. RQ's contract."""
+        job, self._next = self._next, None
+        if job is None:
+            self.set_state(WorkerStatus.IDLE)
+            job = self._take() or self._wait(timeout)
+        if job is None:
+            return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)  # type: ignore[no-any-return]
+        return job, self.queue
+
+    def _take(self) -> FreshJob | None:
+        pipe = self.connection.pipeline(transaction=False)
+        self.heartbeat(pipeline=pipe)
+        self._ask_next(pipe)
+        return self._answered(pipe.execute())
+
+    def _wait(self, timeout: int | None) -> FreshJob | None:
+        """Block until a job comes, as RQ does, with a heartbeat each time nothing came."""
+        while timeout is not None and not self._suspended:
+            try:
+                _, job_id = self.queue.lmove(self.connection, self.queue.key, BLOCK)
+            except DequeueTimeout:
+                pipe = self.connection.pipeline(transaction=False)
+                self.heartbeat(pipeline=pipe)
+                pipe.exists(WORKERS_SUSPENDED)
+                self._suspended = bool(pipe.execute()[-1])
+                continue
+            try:
+                return self._restored(job_id, self.connection.hgetall(FreshJob.key_for(job_id.decode())))
+            except NoSuchJobError:
+                self.connection.lrem(self.queue.intermediate_queue_key, 1, job_id)
+        return None
+
+    def _ask_next(self, pipe: Pipeline) -> None:
+        """Two commands at a pipeline's end: is the queue suspended, and the next job with its hash."""
+        pipe.exists(WORKERS_SUSPENDED)
+        keys = (self.queue.key, self.queue.intermediate_queue_key)
+        pipe.eval(_POP, len(keys), *keys, FreshJob.redis_job_namespace_prefix)
+
+    def _answered(self, answers: list[Any]) -> FreshJob | None:
+        self._suspended = bool(answers[-2])
+        if not answers[-1]:
+            return None
+        job_id, flat = answers[-1]
+        try:
+            return self._restored(job_id, dict(zip(flat[::2], flat[1::2], strict=True)))
+        except NoSuchJobError:
+            self.connection.lrem(self.queue.intermediate_queue_key, 1, job_id)
+            return None
+
+    def _restored(self, job_id: bytes, fields: dict[bytes, bytes]) -> FreshJob:
+        if not fields:
+            raise NoSuchJobError(job_id)
+        job = FreshJob(job_id.decode(), connection=self.connection, serializer=self.serializer)
+        job.restore(fields)
+        return job
+
+    # -- doing them ----------------------------------------------------------------------------------------------
+
+    def execute_job(self, job: FreshJob, queue: Queue) -> None:
+        """Start, perform, end: two round trips to the broker when nothing goes wrong."""
+        execution = self._start(job)
+        try:
+            performed = self._perform(job)
+        except Exception as error:  # noqa: BLE001  RQ keeps what could not even be begun
+            job.ended_at = now()
+            catalog.emit(
+                self.performer.log, catalog.JOB_REFUSED, job_id=job.id, queue=queue.name, error=str(error)
+            )
+            self._fail(job, execution, error)
+            return
+        job.ended_at = now()
+        record = performed.record
+        if performed.yields:
+            self._end(job, execution, performed=None)
+        elif record is not None and record.retry_in is not None:
+            job._result = Retry(max=(job.number_of_retries or 0) + 1, interval=[record.retry_in] * 100)
+            self.handle_job_retry(job, queue, job._result, queue.started_job_registry, execution)
+        elif record is not None and record.failure is not None:
+            self._fail(job, execution, JobFailed(record.failure.traceback or record.failure.message))
+        else:
+            self._end(job, execution, performed)
+
+    def _perform(self, job: FreshJob) -> Performed:
+        try:
+            return self.performer.perform(job.id, mode=Mode.ASYNC)
+        except NotFound:
+            self._adopt(job)
+            return self.performer.perform(job.id, mode=Mode.ASYNC)
+
+    def _adopt(self, job: FreshJob) -> None:
+        """A job that plain RQ put here: give it its intent, if it is one of ours and carries only ids."""
+        try:
+            name, payload = job.asked()
+        except DeserializationError as error:
+            raise JobRefused(
+                f"job {job.id} is not JSON and was not decoded: {error}",
+                remedy="ask for jobs with toolkit.enqueue; no pickle is ever read",
+            ) from error
+        spec = self.performer.registry.get(name)
+        typed = spec.decode(payload)
+        with self.performer.database.session() as session:
+            intents.adopt(session, spec, job.id, typed, job.enqueued_at or job.created_at)
+
+    def _start(self, job: FreshJob) -> Execution:
+        """RQ's `prepare_execution` and `prepare_job_execution` in one round trip."""
+        pipe = self.connection.pipeline(transaction=True)
+        ttl = self.get_heartbeat_ttl(job)
+        execution = Execution.create(job, ttl, pipeline=pipe, worker_name=self.name)
+        self.executions[execution.id] = execution
+        self.set_state(WorkerStatus.BUSY, pipeline=pipe)
+        self.heartbeat(ttl, pipeline=pipe)
+        job.prepare_for_execution(self.name, pipeline=pipe)
+        pipe.persist(job.key)
+        pipe.lrem(self.queue.intermediate_queue_key, 1, job.id)
+        pipe.execute()
+        return execution
+
+    def _end(self, job: FreshJob, execution: Execution, performed: Performed | None) -> None:
+        """RQ's `handle_job_success` and the taking of the next job in one round trip. `performed` None: another worker
+        has the job now, and only this execution is taken back."""
+        pipe = self.connection.pipeline(transaction=True)
+        if performed is not None:
+            self._record_success(pipe, job, execution, performed.answer)
+        self.cleanup_execution(job, pipeline=pipe, execution=execution)
+        self.heartbeat(pipeline=pipe)
+        self.set_state(WorkerStatus.IDLE, pipeline=pipe)
+        pipe.exists(job.dependents_key)
+        if self._stop_requested:
+            answers = [*pipe.execute(), 0, None]
+        else:
+            self._ask_next(pipe)
+            answers = pipe.execute()
+        self._next = self._answered(answers)
+        if performed is not None and answers[-3]:
+            self.queue.enqueue_dependents(job)
+
+    def _record_success(
+        self, pipe: Pipeline, job: FreshJob, execution: Execution, answer: dict[str, object]
+    ) -> None:
+        ttl = job.get_result_ttl(self.default_result_ttl)
+        self.increment_successful_job_count(pipeline=pipe)
+        self.increment_total_working_time(job.ended_at - job.started_at, pipe)
+        if ttl == 0:
+            job.delete(pipeline=pipe, remove_from_queue=False)
+            return
+        job._status = JobStatus.FINISHED
+        ended = utcformat(job.ended_at)
+        pipe.hset(job.key, mapping={"status": JobStatus.FINISHED, "ended_at": ended, "last_heartbeat": ended})
+        RQResult.create(
+            job,
+            RQResult.Type.SUCCESSFUL,
+            return_value=answer,
+            ttl=ttl,
+            worker_name=self.name,
+            pipeline=pipe,
+            execution_id=execution.id,
+            execution_started_at=execution.created_at,
+            execution_ended_at=job.ended_at,
+        )
+        job.finished_job_registry.add(job, ttl, pipe)
+        if ttl > 0:
+            pipe.expire(job.key, ttl)
+
+    def _fail(self, job: FreshJob, execution: Execution, error: Exception) -> None:
+        job._status = JobStatus.FAILED
+        self.handle_job_failure(job, self.queue, exc_string=str(error), execution=execution)

@@ -1,0 +1,90 @@
+"""Rendering: tables on a terminal, tab-separated lines in a pipe, JSON when asked. Data to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+STYLES = {
+    "processed": "green", "skipped": "yellow", "failed": "bold red", "lost": "bold magenta", "running": "cyan",
+    "waiting": "blue", "ok": "green", "away": "bold red", "idle": "green", "busy": "cyan", "dead": "bold red",
+}  # fmt: skip
+"""How a word of a closed list is shown."""
+
+
+def as_json(value: Any) -> None:
+    """One JSON document on stdout, indented for people, stable for programs."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> None:
+    """Rows under `columns`; those in `right` are aligned right. In a pipe: tab-separated, with a header line."""
+    if not sys.stdout.isatty():
+        click.echo("\t".join(columns))
+        for row in rows:
+            click.echo("\t".join(str(cell) for cell in row))
+        return
+    drawn = Table(box=None, header_style="dim", pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, justify="right" if column in set(right) else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(str(cell), style=STYLES.get(str(cell), "")) for cell in row))
+    Console().print(drawn)
+
+
+def fields(values: Mapping[str, Any]) -> None:
+    """A short list of names and values."""
+    width = max((len(name) for name in values), default=0)
+    for name, value in values.items():
+        text = str(value)
+        click.echo(f"{click.style(name.ljust(width), dim=True)}  {click.style(text, fg=_colour(text))}", color=None)
+
+
+def heading(text: str) -> None:
+    """A heading within a command's output."""
+    click.echo(click.style(text, bold=True))
+
+
+def say(text: str) -> None:
+    """Talk: to stderr."""
+    click.echo(text, err=True)
+
+
+def next_steps(*commands: str) -> None:
+    """The commands to type next, on stderr."""
+    say("next: " + "   ".join(commands))
+
+
+def seconds(value: float | None) -> str:
+    """A duration for people: 12 ms, 3.4 s, 5 min 3 s, 2 h 5 min."""
+    if value is None:
+        return "-"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def ago(moment: datetime | None, now: datetime | None = None) -> str:
+    """How long ago, for people; '-' for never."""
+    if moment is None:
+        return "-"
+    return f"{seconds(max(0.0, ((now or datetime.now(UTC)) - moment).total_seconds()))} ago"
+
+
+def _colour(text: str) -> str | None:
+    style = STYLES.get(text.split(" ")[0].rstrip(","), "")
+    return style.rpartition(" ")[2] or None

@@ -1,0 +1,51 @@
+"""`toolkit up` and `toolkit down`: the embedded servers."""
+
+from __future__ import annotations
+
+import click
+
+from toolkit.cli import render
+from toolkit.settings import Settings, masked
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the servers as JSON, URLs with their passwords.")
+def up(as_json: bool) -> None:  # noqa: FBT001  click passes flags so
+    """Start the embedded PostgreSQL and Valkey, or find the ones that run.
+
+    Their data lie in TOOLKIT_HOME and stay there; they listen on loopback only and outlive this command. A server whose
+    place DATABASE_URL or REDIS_URL takes is started all the same, but not used.
+
+    \b
+    Use them with other tools:   psql "$(toolkit up --json | jq -r .postgres.url)"
+    """
+    from toolkit.embedded import servers
+
+    settings = Settings.from_env()
+    running = servers.up(settings.home)
+    if as_json:
+        render.as_json(
+            {
+                one.name: {"url": one.url, "pid": one.pid, "version": one.version, "log": str(one.log), "data": str(one.data)}
+                for one in (running.postgres, running.valkey)
+            }
+        )
+        return
+    for one in (running.postgres, running.valkey):
+        click.echo(f"{one.name} {one.version}  pid {one.pid}  {masked(one.url)}")
+    for variable, given in (("DATABASE_URL", settings.database_url), ("REDIS_URL", settings.redis_url)):
+        if given:
+            render.say(f"note: {variable} is set, and takes the place of the embedded server")
+    render.next_steps("toolkit init", "toolkit status")
+
+
+@click.command()
+def down() -> None:
+    """Stop the embedded servers. Their data stay; `toolkit up` goes on from there."""
+    from toolkit.embedded import servers
+
+    stopped = servers.down(Settings.from_env().home)
+    for name in stopped:
+        click.echo(f"{name} stopped")
+    if not stopped:
+        click.echo("no embedded server was running")

@@ -1,0 +1,137 @@
+"""The way to PostgreSQL: one SQLAlchemy engine a process, READ COMMITTED, UTC, psycopg underneath.
+
+`begin()` gives a SQLAlchemy connection in a transaction; `session()` a pooled psycopg connection in autocommit, for the
+few statements of the hot path, which are sent in psycopg's pipeline mode. A connection that the server has closed is
+thrown away, never retried behind the caller's back: `patiently` says where waiting for a restart is right.
+
+Defaults: connect timeout 5 s; 5 pooled connections, at most 10 more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+
+from toolkit.errors import DependencyUnreachable, SettingError
+from toolkit.settings import masked
+
+T = TypeVar("T")
+Session = psycopg.Connection[tuple[Any, ...]]
+
+UNREACHABLE = (
+    psycopg.OperationalError,
+    sa.exc.OperationalError,
+    sa.exc.InterfaceError,
+    psycopg.InterfaceError,
+)
+"""What a stopped, restarting or overloaded server raises. Lock time-outs and deadlocks are OperationalErrors too."""
+
+
+def is_connection_loss(error: BaseException) -> bool:
+    """True when `error` says that the server went away or cannot be reached, not that a statement was wrong."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    if isinstance(cause, psycopg.InterfaceError):
+        return "closed" in str(cause) or "lost" in str(cause)
+    if not isinstance(cause, psycopg.OperationalError):
+        return False
+    state = cause.sqlstate or "08000"  # psycopg raises without a state when the socket is gone
+    return state[:2] in {"08", "57"} and state != "57014"  # 57014: a statement was cancelled
+
+
+class Database:
+    """One pool of connections to one database. Thread-safe. `close()` it at the end of the process."""
+
+    def __init__(
+        self, url: str, *, prepared_statements: bool = True, application_name: str = "freshfetch"
+    ) -> None:
+        self.url = url
+        arguments: dict[str, Any] = {
+            "connect_timeout": 5,
+            "application_name": application_name,
+            "options": "-c timezone=UTC",
+        }
+        if not prepared_statements:
+            arguments["prepare_threshold"] = None
+        self.engine = sa.create_engine(
+            _psycopg_url(url),
+            isolation_level="READ COMMITTED",
+            pool_size=5,
+            max_overflow=10,
+            connect_args=arguments,
+        )
+        self._sessions = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A SQLAlchemy connection inside one transaction: commits at the end, rolls back on an exception."""
+        with self.reachable(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A psycopg connection in autocommit; `session.transaction()` and `session.pipeline()` are the caller's."""
+        with self.reachable(), self._sessions.connect() as connection:
+            yield cast("Session", connection.connection.driver_connection)
+
+    @contextmanager
+    def reachable(self) -> Iterator[None]:
+        """Turns "cannot connect" into DependencyUnreachable; errors of statements pass as they are."""
+        try:
+            yield
+        except UNREACHABLE as error:
+            cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            if (
+                getattr(cause, "sqlstate", None) is None
+                and isinstance(cause, psycopg.OperationalError)
+                and "connect" in str(cause)
+            ):
+                text = " ".join(str(cause).split())
+                raise DependencyUnreachable(
+                    f"PostgreSQL at {masked(self.url)} does not answer: {text}",
+                    remedy="check DATABASE_URL, or `toolkit up` for the embedded servers",
+                ) from error
+            raise
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+
+def patiently(action: Callable[[], T], *, within: float, first_wait: float = 0.05) -> T:
+    """Do `action`, again while the server is away, waiting twice as long each time (at most 1 s), for `within` seconds.
+
+    Only for actions that may be repeated. Raises the last error when time is up.
+    """
+    deadline = time.monotonic() + within
+    wait = first_wait
+    while True:
+        try:
+            return action()
+        except (*UNREACHABLE, DependencyUnreachable) as error:
+            lost = isinstance(error, DependencyUnreachable) or is_connection_loss(error)
+            if not lost or time.monotonic() + wait > deadline:
+                raise
+            time.sleep(wait)  # a server that restarts gives no signal to wait for
+            wait = min(1.0, wait * 2)
+
+
+def _psycopg_url(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise SettingError(
+            "DATABASE_URL cannot be read as a URL",
+            remedy="set it to postgresql://user:password@host/database",
+        ) from error
+    if parsed.get_backend_name() not in {"postgresql", "postgres"}:
+        raise SettingError(
+            f"DATABASE_URL names {parsed.get_backend_name()!r}",
+            remedy="Freshfetch works on PostgreSQL: postgresql://…",
+        )
+    return parsed.set(drivername="postgresql+psycopg")

@@ -1,0 +1,146 @@
+"""Intents: asking for a job in the caller's transaction, and what the relay needs to hand them to the broker.
+
+Claiming is by state (`pushed_at is null`), never by "id greater than the last", which misses rows that commit late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from psycopg.rows import class_row
+
+from toolkit.errors import NotInitialised
+from toolkit.jobspec import JobSpec, Payload
+from toolkit.ledger.database import Session
+from toolkit.run import Mode
+
+CHANNEL = "toolkit_intent"
+"""NOTIFY channel that wakes the relay: a hint only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One asked job as the relay pushes it. `payload` is JSON text."""
+
+    job_id: str
+    job_name: str
+    queue: str
+    payload: str
+    created_at: datetime
+    traceparent: str | None
+    tracestate: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Intents that no relay has pushed: how many, and the age of the oldest in seconds (0.0 when none)."""
+
+    unpushed: int
+    oldest_age: float
+
+
+_COLUMNS = "job_id, job_name, queue, payload::text AS payload, created_at, traceparent, tracestate"
+
+
+def ask(
+    connection: sa.Connection,
+    spec: JobSpec,
+    payload: Payload | Mapping[str, Any],
+    *,
+    mode: Mode = Mode.ASYNC,
+    release: str = "",
+    context: Mapping[str, str] | None = None,
+) -> str:
+    """Ask for a job in the caller's transaction; returns its job_id. `context`: W3C traceparent and tracestate.
+
+    Raises PayloadRefused before the database is asked, NotInitialised when schema `toolkit` is not there.
+    """
+    raw = spec.encode(payload).decode()
+    carried = context or {}
+    try:
+        job_id: str = connection.execute(
+            sa.text(
+                "SELECT toolkit.enqueue(:name, CAST(:payload AS jsonb), :parent, :state, :mode, :release)"
+            ),
+            {
+                "name": spec.name,
+                "payload": raw,
+                "parent": carried.get("traceparent"),
+                "state": carried.get("tracestate"),
+                "mode": mode.value,
+                "release": release,
+            },
+        ).scalar_one()
+    except sa.exc.ProgrammingError as error:
+        if isinstance(error.orig, psycopg.errors.InvalidSchemaName | psycopg.errors.UndefinedFunction):
+            raise NotInitialised("schema toolkit is missing", remedy="run `toolkit init`") from error
+        raise
+    return job_id
+
+
+def adopt(session: Session, spec: JobSpec, job_id: str, payload: Payload, asked_at: datetime) -> None:
+    """Give a job that reached the broker behind the ledger's back its intent, so that its runs are accounted for."""
+    session.execute(
+        "INSERT INTO toolkit.intent (job_id, job_name, queue, payload, created_at, due_at, pushed_at, pushes)"
+        " VALUES (%s, %s, %s, %s::jsonb, %s, %s, clock_timestamp(), 1) ON CONFLICT DO NOTHING",
+        (job_id, spec.name, spec.queue, spec.encode(payload).decode(), asked_at, asked_at),
+    )
+
+
+def claim_unpushed(session: Session, queues: Sequence[str], limit: int) -> list[Intent]:
+    """Lock up to `limit` intents that wait for a relay. The caller is in a transaction; other relays skip these."""
+    with session.cursor(row_factory=class_row(Intent)) as cursor:
+        return cursor.execute(
+            f"SELECT {_COLUMNS} FROM toolkit.intent WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async'"
+            " AND queue = ANY(%s) ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED",
+            (list(queues), limit),
+        ).fetchall()
+
+
+def mark_pushed(session: Session, job_ids: Sequence[str]) -> None:
+    """The broker has them now."""
+    session.execute(
+        "UPDATE toolkit.intent SET pushed_at = clock_timestamp(), pushes = pushes + 1 WHERE job_id = ANY(%s)",
+        (list(job_ids),),
+    )
+
+
+def overdue(session: Session, queues: Sequence[str], *, older_than: float) -> Iterator[Intent]:
+    """Open intents that the broker should have and that nobody runs: pushed and due at least `older_than` seconds ago, or
+    an inline run whose importer died. Streams; the caller is in a transaction and looks into the broker."""
+    with session.cursor(name="overdue", row_factory=class_row(Intent)) as cursor:
+        cursor.itersize = 2000
+        cursor.execute(
+            f"SELECT {_COLUMNS} FROM toolkit.intent i WHERE done_at IS NULL AND queue = ANY(%s)"
+            " AND (pushed_at < clock_timestamp() - %s * interval '1 second'"
+            "      OR (mode = 'sync' AND pushed_at IS NULL AND EXISTS"
+            "          (SELECT FROM toolkit.run r WHERE r.job_id = i.job_id AND r.outcome = 'lost')))"
+            " AND due_at < clock_timestamp() - %s * interval '1 second'"
+            " AND NOT EXISTS (SELECT FROM toolkit.run r WHERE r.job_id = i.job_id AND r.outcome IS NULL)",
+            (list(queues), older_than, older_than),
+        )
+        yield from cursor
+
+
+def open_among(session: Session, job_ids: Sequence[str]) -> list[Intent]:
+    """Those of these jobs that still need a run."""
+    with session.cursor(row_factory=class_row(Intent)) as cursor:
+        return cursor.execute(
+            f"SELECT {_COLUMNS} FROM toolkit.intent WHERE job_id = ANY(%s) AND done_at IS NULL",
+            (list(job_ids),),
+        ).fetchall()
+
+
+def backlog(session: Session) -> Backlog:
+    """Intents not yet pushed. Reads only."""
+    row = session.execute(
+        "SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 FROM toolkit.intent"
+        " WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async'"
+    ).fetchone()
+    assert row is not None  # noqa: S101  an aggregate always gives a row
+    return Backlog(unpushed=row[0], oldest_age=max(0.0, row[1]))

@@ -1,0 +1,138 @@
+"""Bring schema `toolkit` to this release's revision, safely when two hosts do it at once, and write the roles.
+
+One transaction holds an advisory lock, so the second caller waits and then finds nothing to do. The catalog's tables are
+never touched here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from toolkit.errors import NotInitialised, SettingError
+from toolkit.jobspec import MAX_PAYLOAD_BYTES, JobSpec, Registry
+from toolkit.ledger.database import Database
+
+_LOCK = 0x66726573  # "fres": the advisory lock of migrations
+_ROLES = Path(__file__).parent / "roles.sql"
+_JSON_TYPES = {"string", "integer", "number", "boolean"}
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """What `migrate` did: revisions before and after, and roles' state (`created` or why not)."""
+
+    before: str | None
+    after: str
+    roles: str
+
+
+def head() -> str:
+    """The revision that this release wants."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None  # noqa: S101  the package ships at least one revision
+    return revision
+
+
+def current(connection: sa.Connection) -> str | None:
+    """The database's revision, or None before the first `toolkit init`. Reads only."""
+    if connection.scalar(sa.text("SELECT to_regclass('toolkit.alembic_version')")) is None:
+        return None
+    return connection.scalar(sa.text("SELECT version_num FROM toolkit.alembic_version"))
+
+
+def require(database: Database) -> None:
+    """Raise NotInitialised unless the schema is at this release's revision."""
+    with database.begin() as connection:
+        found = current(connection)
+    wanted = head()
+    if found != wanted:
+        state = "is missing" if found is None else f"is at revision {found}, this release wants {wanted}"
+        raise NotInitialised(f"schema toolkit {state}", remedy="run `toolkit init`")
+
+
+def migrate(database: Database, registry: Registry) -> Migrated:
+    """Migrate, register the jobs' payload rules, write roles and grants. Raises NotInitialised on a newer schema."""
+    wanted = head()
+    with database.begin() as connection:
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS toolkit"))
+        before = current(connection)
+        known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+        if before is not None and before not in known:
+            raise NotInitialised(
+                f"schema toolkit is at revision {before}, newer than this release ({wanted})",
+                remedy="upgrade Freshfetch on this host; the schema is never moved back",
+            )
+        if before != wanted:
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        for spec in registry:
+            _register(connection, spec)
+    return Migrated(before=before, after=wanted, roles=_write_roles(database, registry))
+
+
+def _write_roles(database: Database, registry: Registry) -> str:
+    """Roles are the cluster's, and may need rights that this login lacks: then say so and go on."""
+    try:
+        with database.begin() as connection:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            connection.exec_driver_sql(_ROLES.read_text(encoding="utf-8"))
+            for spec in registry:
+                if spec.grants:
+                    connection.exec_driver_sql(spec.grants)
+    except sa.exc.DBAPIError as error:
+        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege | psycopg.errors.UndefinedTable):
+            raise
+        return f"not written: {' '.join(str(error.orig).split())}"
+    return "written"
+
+
+def _register(connection: sa.Connection, spec: JobSpec) -> None:
+    connection.execute(
+        sa.text(
+            "INSERT INTO toolkit.job_type (name, queue, fields, max_bytes) VALUES (:name, :queue, CAST(:fields AS jsonb), :most)"
+            " ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, fields = excluded.fields, max_bytes = excluded.max_bytes"
+        ),
+        {
+            "name": spec.name,
+            "queue": spec.queue,
+            "fields": msgspec.json.encode(payload_fields(spec)).decode(),
+            "most": MAX_PAYLOAD_BYTES,
+        },
+    )
+
+
+def payload_fields(spec: JobSpec) -> dict[str, dict[str, Any]]:
+    """The payload type's rules as `toolkit.check_payload` reads them. Raises SettingError for a nested field: what is
+    nested is an object, and objects go stale."""
+    schema = msgspec.json.schema(spec.payload)
+    schema = schema["$defs"][schema["$ref"].rpartition("/")[2]]
+    fields: dict[str, dict[str, Any]] = {}
+    for name, rule in schema["properties"].items():
+        options = [option for option in rule.get("anyOf", [rule]) if option.get("type") != "null"]
+        if len(options) != 1 or options[0].get("type") not in _JSON_TYPES:
+            raise SettingError(f"job {spec.name}: payload field {name} is not an id, a number or a flag",
+                               remedy="pass an id and fetch the row when the job runs")  # fmt: skip
+        fields[name] = {
+            "type": "number" if options[0]["type"] == "integer" else options[0]["type"],
+            "required": name in schema.get("required", ()),
+            "max_length": options[0].get("maxLength", 256),
+            "pattern": options[0].get("pattern", ""),
+        }
+    return fields
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config

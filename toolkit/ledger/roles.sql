@@ -1,0 +1,24 @@
+-- The four roles of the ledger. They are group roles without login: grant them to the logins of your programs.
+--   toolkit_app       a program that asks for jobs
+--   toolkit_worker    workers and supervisors: write runs, and images through each job's own grants
+--   toolkit_operator  an engineer on call: all that the worker may, and audit, replay, toggle
+--   toolkit_observer  reads everything, writes nothing
+DO $$
+DECLARE
+    wanted text;
+BEGIN
+    FOREACH wanted IN ARRAY ARRAY['toolkit_app', 'toolkit_worker', 'toolkit_operator', 'toolkit_observer'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
+        END IF;
+    END LOOP;
+END $$;
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA toolkit FROM PUBLIC;
+GRANT USAGE ON SCHEMA toolkit TO toolkit_app, toolkit_worker, toolkit_operator, toolkit_observer;
+GRANT EXECUTE ON FUNCTION toolkit.enqueue TO toolkit_app, toolkit_worker, toolkit_operator;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA toolkit TO toolkit_worker, toolkit_operator;
+GRANT SELECT ON ALL TABLES IN SCHEMA toolkit TO toolkit_worker, toolkit_operator, toolkit_observer;
+GRANT INSERT, UPDATE ON toolkit.intent, toolkit.run TO toolkit_worker, toolkit_operator;
+GRANT INSERT, DELETE ON toolkit.trace TO toolkit_worker, toolkit_operator, toolkit_app;
+GRANT USAGE ON SEQUENCE toolkit.fence TO toolkit_worker, toolkit_operator;

@@ -1,0 +1,168 @@
+"""Runs: begin, hold, finish, lease. Each is one statement over the functions of migration 0001.
+
+The holder of a job is the run (run_id, fence) whose outcome is null. Beginning a run commits asynchronously: if the
+server crashes in that moment the run never was, its random run_id can never be held again, and the intent still stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from toolkit.errors import NotFound, Superseded
+from toolkit.ledger.database import Session
+from toolkit.run import Mode, Outcome, Reason, Run, RunRecord
+
+_FINISH = "SELECT toolkit.finish_run(%s, %s, %s::jsonb, %s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The answer to `begin`: a run and the payload's JSON text; `refusal` is why it must not run ('' when it may);
+    `retries` made so far; the trace that asked for the job; and the job's previous run, to link to."""
+
+    run: Run
+    payload: str
+    refusal: str
+    retries: int
+    traceparent: str | None
+    tracestate: str | None
+    previous_trace_id: str | None
+    previous_span_id: str | None
+
+
+def begin(
+    session: Session,
+    job_id: str,
+    *,
+    worker: str,
+    host: str,
+    release: str,
+    lease: float,
+    mode: Mode,
+) -> Begun:
+    """Become the holder of the job for `lease` seconds. Raises NotFound when the ledger has no such intent."""
+    row: Any = session.execute(
+        "SELECT verdict, run_id::text, fence, job_name, queue, payload, number, asked_at, started_at, queue_wait, replay_of::text,"
+        " retries, traceparent, tracestate, previous_trace_id, previous_span_id FROM toolkit.begin_run(%s, %s, %s, %s, %s, %s)",
+        (job_id, worker, host, release, lease, mode.value),
+    ).fetchone()
+    (
+        verdict,
+        run_id,
+        fence,
+        job_name,
+        queue,
+        payload,
+        number,
+        asked_at,
+        started_at,
+        queue_wait,
+        replay_of,
+        *rest,
+    ) = row
+    if verdict == "unknown":
+        raise NotFound(f"the ledger has no job {job_id}")
+    run = Run(
+        run_id=run_id,
+        fence=fence,
+        job_id=job_id,
+        job_name=job_name,
+        queue=queue,
+        number=number,
+        mode=mode,
+        release=release,
+        asked_at=asked_at,
+        started_at=started_at,
+        queue_wait=queue_wait,
+        replay_of=replay_of,
+    )
+    return Begun(run, payload, "" if verdict == "run" else verdict, *rest)
+
+
+def hold(session: Session, run: Run) -> None:
+    """Within a transaction: go on only as the holder. Raises psycopg.Error with SQLSTATE TK001 when superseded."""
+    session.execute("SELECT toolkit.hold_run(%s, %s)", (run.run_id, run.fence))
+
+
+def finish(session: Session, run: Run, record: RunRecord, *, uncounted: bool = False) -> Outcome:
+    """Write how the run ended; returns the outcome that stands in the ledger.
+
+    It differs from the record's when the run had ended before: the answer to its commit was lost, or it was given up.
+    `uncounted` leaves the record for a supervisor to count. Raises Superseded when the run was given up as lost.
+    """
+    row = session.execute(
+        _FINISH,
+        (run.run_id, run.fence, msgspec.json.encode(record).decode(), uncounted),
+    ).fetchone()
+    standing = row[0] if row else "unknown"
+    if standing in {Outcome.LOST, "unknown"} and record.outcome is not Outcome.LOST:
+        raise Superseded(f"run {run.run_id} of job {run.job_id} was given up as lost; nothing was written")
+    return Outcome(standing)
+
+
+def finish_held(session: Session, run: Run, record: RunRecord, *, uncounted: bool = False) -> None:
+    """Finish a run that this transaction holds (`hold`): it cannot have ended before, so the answer is not waited for."""
+    session.execute(_FINISH, (run.run_id, run.fence, msgspec.json.encode(record).decode(), uncounted))
+
+
+def renew(session: Session, workers: Sequence[str], lease: float) -> int:
+    """Renew the leases of every open run of these workers; returns how many."""
+    return session.execute(
+        "UPDATE toolkit.run SET lease_until = clock_timestamp() + %s * interval '1 second'"
+        " WHERE outcome IS NULL AND worker = ANY(%s)",
+        (lease, list(workers)),
+    ).rowcount
+
+
+def lose(session: Session, worker: str, error_type: str) -> list[str]:
+    """Close the open runs of a worker process that died; `error_type` is the signal's name. Returns their job ids."""
+    return [
+        row[0]
+        for row in session.execute(
+            "SELECT job_id FROM toolkit.run WHERE worker = %s AND outcome IS NULL AND toolkit.lose_run(run_id, %s, %s)",
+            (worker, Reason.KILLED, error_type),
+        ).fetchall()
+    ]
+
+
+def lose_expired(session: Session) -> list[str]:
+    """Close the runs whose host fell silent past their lease. Returns their job ids."""
+    return [
+        row[0]
+        for row in session.execute(
+            "SELECT job_id FROM toolkit.run WHERE outcome IS NULL AND lease_until < clock_timestamp()"
+            " AND toolkit.lose_run(run_id, %s, 'LeaseExpired')",
+            (Reason.LEASE_EXPIRED,),
+        ).fetchall()
+    ]
+
+
+def ended_record(session: Session, run_id: str) -> RunRecord | None:
+    """The record of a run that ended, as far as the ledger has it (no samples); None when it has not, or was given up."""
+    row: Any = session.execute(
+        "SELECT jsonb_build_object('run_id', run_id, 'job_id', job_id, 'job_name', job_name, 'queue', queue, 'number', number,"
+        " 'mode', mode, 'release', release, 'worker', worker, 'host', host, 'outcome', outcome, 'reason', reason, 'counts', counts,"
+        " 'failure', CASE WHEN error_type IS NOT NULL THEN jsonb_build_object('reason', reason, 'error_type', error_type,"
+        "   'message', coalesce(error_message, ''), 'sqlstate', coalesce(sqlstate, ''), 'constraint', coalesce(constraint_name, ''),"
+        "   'fingerprint', coalesce(fingerprint, '')) END,"
+        " 'asked_at', started_at - queue_wait * interval '1 second', 'started_at', started_at, 'finished_at', finished_at,"
+        " 'duration', duration, 'queue_wait', queue_wait, 'trace_id', trace_id, 'span_id', span_id, 'replay_of', replay_of,"
+        " 'retry_in', extract(epoch FROM retry_at - finished_at))::text"
+        " FROM toolkit.run WHERE run_id = %s AND outcome IS NOT NULL AND outcome <> 'lost'",
+        (run_id,),
+    ).fetchone()
+    return msgspec.json.decode(row[0], type=RunRecord) if row else None
+
+
+def take_uncounted(session: Session, limit: int = 1000) -> list[RunRecord]:
+    """Records of runs that no supervisor counted yet (inline runs, lost runs); each is given out exactly once."""
+    rows = session.execute(
+        "UPDATE toolkit.run r SET uncounted = NULL FROM (SELECT run_id, uncounted FROM toolkit.run WHERE uncounted IS NOT NULL"
+        " ORDER BY finished_at LIMIT %s FOR UPDATE SKIP LOCKED) taken WHERE r.run_id = taken.run_id RETURNING taken.uncounted::text",
+        (limit,),
+    ).fetchall()
+    return [msgspec.json.decode(row[0], type=RunRecord) for row in rows]
