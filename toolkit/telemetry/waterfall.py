@@ -1,12 +1,12 @@
-"""Spans → a waterfall: a tree with bars on a time line, as lines for a terminal or as data. Pure, no colour: every piece
-of a line carries a style name (STYLES) that the caller turns into one.
+"""Spans → a waterfall: a tree with bars on a time line, as lines for a terminal or as data. Pure, no colour:
+every piece of a line carries a style name (STYLES) that the caller turns into one.
 
     for line in draw(arrange(read_spans(data)), width=100):
         print(line)                               # plain; or line.segments, each with .text and .style
 
-The wait in the queue is a row of its own between the enqueue span's end and the run's start; when it would dwarf the rest
-its bar is cut short (`░╱░`) and the rest keeps its scale. A run in another trace that a run links to is named.
-"""
+The wait in the queue is a row of its own between the enqueue span's end and the run's start; when it would
+dwarf the rest its bar is cut short (`░╱░`) and the rest keeps its scale. A run in another trace that a run
+links to is named."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A span or the wait before one. `tree` is the drawn branch, times are ns since 1970, `mark` how it ended."""
+    """A span or the wait before one. `tree` is the drawn branch, times are ns since 1970, `mark` how it
+    ended.
+    """
 
     tree: str
     name: str
@@ -114,7 +116,7 @@ def _tree(spans: Sequence[SpanRow]) -> list[Row]:
             if span.span_id in seen:
                 continue
             seen.add(span.span_id)
-            rows += _rows_of(span, by_id.get(span.parent_id), branch, stem)
+            rows += _rows_of(span, by_id.get(span.parent_id), branch)
             below = [child for child in children.get(span.span_id, []) if child.span_id not in seen]
             for child in reversed(below):
                 last = child is below[-1]
@@ -122,7 +124,7 @@ def _tree(spans: Sequence[SpanRow]) -> list[Row]:
     return rows
 
 
-def _rows_of(span: SpanRow, parent: SpanRow | None, branch: str, stem: str) -> list[Row]:
+def _rows_of(span: SpanRow, parent: SpanRow | None, branch: str) -> list[Row]:
     mark, mark_style = _mark(span)
     style = "error" if span.status == "error" else "bar"
     row = Row(branch, span.name, span.start_ns, span.end_ns, style, mark, mark_style, span)
@@ -195,7 +197,9 @@ def _links(spans: Sequence[SpanRow], known: Mapping[tuple[str, str], SpanRow]) -
 
 
 def _link(span: SpanRow, target: SpanRow | None, trace_id: str) -> str:
-    whose = f"run {span.attributes[catalog.RUN_NUMBER]}" if catalog.RUN_NUMBER in span.attributes else span.name
+    whose = (
+        f"run {span.attributes[catalog.RUN_NUMBER]}" if catalog.RUN_NUMBER in span.attributes else span.name
+    )
     if target is None:
         return f"{whose} is linked to trace {trace_id}"
     if target.kind == "producer":
@@ -210,12 +214,12 @@ def _link(span: SpanRow, target: SpanRow | None, trace_id: str) -> str:
 
 
 def draw(traces: Sequence[Trace], *, width: int = 100, max_rows: int = 200) -> list[Line]:
-    """The traces as lines of at most `width` columns (at least 60), at most `max_rows` rows a trace."""
+    """The traces as lines of at most `width` columns (at least 64), at most `max_rows` rows a trace."""
     lines: list[Line] = []
     for trace in traces:
         if lines:
             lines.append(Line(()))
-        lines += _draw(trace, max(60, width), max_rows)
+        lines += _draw(trace, max(64, width), max_rows)
     return lines
 
 
@@ -229,6 +233,11 @@ def _draw(trace: Trace, width: int, max_rows: int) -> list[Line]:
         title.append(Segment(f"  {total}", "time"))
     lines = [Line(tuple(title))]
     lines += [Line((Segment(fit(f"↩ {link}", width), "link"),)) for link in trace.links]
+    lines += [
+        Line((Segment(fit(row.mark, width), row.mark_style),))
+        for row in trace.rows
+        if row.mark_style != "detail" and cells(row.mark) > columns.mark
+    ]
     lines += [_line(row, columns, line_of_time) for row in trace.rows[:max_rows]]
     if (more := len(trace.rows) - max_rows) > 0:
         lines.append(Line((Segment(f"… and {more} more", "detail"),)))
@@ -256,14 +265,16 @@ class _Columns:
 def _line(row: Row, columns: _Columns, timeline: _Timeline) -> Line:
     name = fit(row.name, columns.name - cells(row.tree))
     gap = columns.name - cells(row.tree) - cells(name) + 1
-    return Line((
-        Segment(row.tree, "tree"),
-        Segment(name, "detail" if row.style == "wait" else "name"),
-        Segment(" " * gap, "name"),
-        Segment(_bar(row, columns.bar, timeline), row.style),
-        Segment(f"{duration(row.seconds):>{columns.time}}  ", "time"),
-        Segment(fit(row.mark, columns.mark), row.mark_style),
-    ))
+    return Line(
+        (
+            Segment(row.tree, "tree"),
+            Segment(name, "detail" if row.style == "wait" else "name"),
+            Segment(" " * gap, "name"),
+            Segment(_bar(row, columns.bar, timeline), row.style),
+            Segment(f"{duration(row.seconds):>{columns.time}}  ", "time"),
+            Segment(fit(row.mark, columns.mark), row.mark_style),
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +313,7 @@ def _bar(row: Row, width: int, timeline: _Timeline) -> str:
             bar = bar[: len(bar) // 2] + "╱" + bar[len(bar) // 2 + 1 :]
     else:
         whole = int(length)
-        bar = ("█" * whole + _EIGHTHS[int((length - whole) * 8)]).rstrip() or "▏"
+        bar = ("█" * max(0, whole) + _EIGHTHS[int((length - whole) * 8)]).rstrip() or "▏"
     return f"{' ' * left}{bar}"[:width].ljust(width)
 
 
@@ -341,7 +352,9 @@ def fit(text: str, width: int) -> str:
 
 
 def as_json(traces: Sequence[Trace]) -> list[dict[str, Any]]:
-    """The same as plain data: times in ns since 1970, durations in seconds; the wait is a row without a span."""
+    """The same as plain data: times in ns since 1970, durations in seconds; the wait is a row without a
+    span.
+    """
     return [
         {
             "trace_id": trace.trace_id,
@@ -355,7 +368,12 @@ def as_json(traces: Sequence[Trace]) -> list[dict[str, Any]]:
 
 
 def _row_json(row: Row) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": row.name, "start_ns": row.start_ns, "duration": row.seconds, "mark": row.mark}
+    told: dict[str, Any] = {
+        "name": row.name,
+        "start_ns": row.start_ns,
+        "duration": row.seconds,
+        "mark": row.mark,
+    }
     if row.span is None:
         return told | {"kind": "wait"}
     span = row.span
@@ -366,7 +384,8 @@ def _row_json(row: Row) -> dict[str, Any]:
         "status": span.status,
         "attributes": dict(span.attributes),
         "events": [
-            {"name": event.name, "time_ns": event.time_ns, "attributes": dict(event.attributes)} for event in span.events
+            {"name": event.name, "time_ns": event.time_ns, "attributes": dict(event.attributes)}
+            for event in span.events
         ],
         "links": [{"trace_id": link.trace_id, "span_id": link.span_id} for link in span.links],
     }
