@@ -85,7 +85,7 @@ def start(home: Path, options: Mapping[str, str]) -> EmbeddedServer:
     running = _postmaster(data)
     if running:  # alive, though not ready a moment ago: somebody's `up` was killed meanwhile
         return await_ready(lambda: find(home), pid=running.pid, log=log, offset=offset)
-    _clear_remains(data)
+    _clear_remains(place)
     for _ in range(_TRIES):
         identity = Identity(free_port(identity.port), identity.password, identity.version)
         keep_identity(_identity_file(home), identity)
@@ -202,11 +202,12 @@ def _configure(place: Path, port: int, options: Mapping[str, str]) -> None:
     accounts.give(target, account)
 
 
-def _clear_remains(data: Path) -> None:
+def _clear_remains(place: Path) -> None:
     """Clear away what a killed postmaster leaves behind and a new one would stumble over.
 
-    Its children hold the shared memory until they notice; and if its pid now belongs to somebody else,
-    PostgreSQL takes that one for a postmaster. A pid file whose process is gone is left to PostgreSQL."""
+    Its children hold the shared memory until they notice. And while some process has its pid, be it a stranger or its
+    own zombie, PostgreSQL takes the lock files in the data folder and beside the socket for those of a postmaster."""
+    data = place / "data"
     for process in psutil.process_iter():
         try:
             orphan = process.name() == "postgres" and Path(process.cwd()) == data
@@ -215,5 +216,6 @@ def _clear_remains(data: Path) -> None:
         if orphan:
             end(process, (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
     lines = _pid_file(data)
-    if lines and (not lines[0].isdigit() or psutil.pid_exists(int(lines[0]))):
-        (data / "postmaster.pid").unlink()
+    if lines == [] or not lines[0].isdigit() or psutil.pid_exists(int(lines[0])):
+        (data / "postmaster.pid").unlink(missing_ok=True)
+    shutil.rmtree(place / "run", ignore_errors=True)

@@ -135,9 +135,7 @@ def await_ready(
     Raises DependencyUnreachable, with the log since `offset`, if it ends first or takes over a minute."""
     deadline = time.monotonic() + _START_PATIENCE
     while True:
-        alive = is_alive(
-            pid
-        )  # asked before `look`: a server seen alive and not ready may be ready a moment later
+        alive = is_alive(pid)  # asked first, so that a last look follows the end
         found = look()
         if found:
             return found

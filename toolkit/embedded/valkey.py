@@ -68,7 +68,7 @@ def start(home: Path) -> EmbeddedServer:
         _pid_file(home).unlink(missing_ok=True)
         # Settings go in by standard input: as a file name, a path with a * or ? in it would be taken for a pattern,
         # and the server would start with no settings at all, open to everybody.
-        command = [binary, "-", "--dir", data]
+        command: list[str | Path] = [binary, "-", "--dir", data]
         pid = accounts.launch(command, None, cwd=data, log=log, text=_configuration(kept))
         try:
             return await_ready(lambda: find(home), pid=pid, log=log, offset=offset, remedy=_DAMAGE)
