@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.telemetry.draw import STYLES, cells, draw, duration, fit
 from toolkit.telemetry.otlp import SpanLink, SpanRow
-from toolkit.telemetry.waterfall import STYLES, WAIT, arrange, as_json, cells, draw, duration, fit
+from toolkit.telemetry.waterfall import WAIT, arrange, as_json
 
 MS = 10**6
 START = 1_760_202_305 * 10**9

@@ -17,6 +17,7 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
+from typing import TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -38,6 +39,7 @@ from toolkit.telemetry import catalog
 from toolkit.telemetry.catalog import OTHER
 
 Child = Counter | Gauge | Histogram
+C = TypeVar("C", Counter, Gauge, Histogram)
 Children = dict[tuple[str, ...], Child]
 
 FK_VIOLATION = "23503"
@@ -62,11 +64,11 @@ class Metrics:
                 self._create(_with_other(metric), [owner for owner in specs if metric in owner.metrics])
         self._counted = self._count_names()
         self._pairs = frozenset((spec.name, spec.queue) for spec in specs)
-        self._runs: dict[tuple[str, ...], Counter] = self._counters(catalog.RUNS)
-        self._skips: dict[tuple[str, ...], Counter] = self._counters(catalog.SKIPS)
-        self._durations = self._histograms(catalog.RUN_DURATION)
-        self._waits = self._histograms(catalog.QUEUE_WAIT)
-        self._successes = self._gauges(catalog.LAST_SUCCESS)
+        self._runs = self._all(catalog.RUNS, Counter)
+        self._skips = self._all(catalog.SKIPS, Counter)
+        self._durations = self._all(catalog.RUN_DURATION, Histogram)
+        self._waits = self._all(catalog.QUEUE_WAIT, Histogram)
+        self._successes = self._all(catalog.LAST_SUCCESS, Gauge)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
@@ -242,18 +244,9 @@ class Metrics:
         assert isinstance(child, Gauge)  # noqa: S101  the catalog says so
         return child
 
-    def _counters(self, metric: MetricSpec) -> dict[tuple[str, ...], Counter]:
-        return {
-            key: child for key, child in self._children[metric.name].items() if isinstance(child, Counter)
-        }
-
-    def _gauges(self, metric: MetricSpec) -> dict[tuple[str, ...], Gauge]:
-        return {key: child for key, child in self._children[metric.name].items() if isinstance(child, Gauge)}
-
-    def _histograms(self, metric: MetricSpec) -> dict[tuple[str, ...], Histogram]:
-        return {
-            key: child for key, child in self._children[metric.name].items() if isinstance(child, Histogram)
-        }
+    def _all(self, metric: MetricSpec, kind: type[C]) -> dict[tuple[str, ...], C]:
+        children = self._children[metric.name]
+        return {labels: child for labels, child in children.items() if isinstance(child, kind)}
 
 
 def combinations(metric: MetricSpec, owners: Iterable[JobSpec]) -> Iterator[tuple[str, ...]]:
