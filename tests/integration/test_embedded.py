@@ -339,6 +339,14 @@ def test_finding_writes_nothing(home: Path, tmp_path: Path) -> None:
     assert snapshot(home / "valkey") | snapshot(home) == before
 
 
+def test_a_home_that_is_a_file_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for act in (servers.up, servers.find):
+        with pytest.raises(DependencyUnreachable, match=r"Not a directory|File exists") as refused:
+            act(tmp_path / "file")
+        assert "TOOLKIT_HOME" in refused.value.remedy
+
+
 def test_a_missing_package_names_the_command_that_installs_it(
     fresh_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,7 +127,7 @@ def _identity_file(home: Path) -> Path:
 def _pid_file(data: Path) -> list[str]:
     """postmaster.pid: pid, data folder, start time, port, socket folder, address, shared memory, state."""
     try:
-        return (data / "postmaster.pid").read_text().splitlines()
+        return (data / "postmaster.pid").read_text(errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -216,6 +216,6 @@ def _clear_remains(place: Path) -> None:
         if orphan:
             end(process, (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
     lines = _pid_file(data)
-    if lines == [] or not lines[0].isdigit() or psutil.pid_exists(int(lines[0])):
+    if not lines or not lines[0].isdigit() or psutil.pid_exists(int(lines[0])):
         (data / "postmaster.pid").unlink(missing_ok=True)
     shutil.rmtree(place / "run", ignore_errors=True)

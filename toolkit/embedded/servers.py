@@ -45,9 +45,12 @@ class Found:
 
 
 def find(home: Path) -> Found:
-    """Look for the servers of this home; reads only, and a home that does not exist has none."""
+    """Look for the servers of this home; reads only, and a home that does not exist has none.
+
+    Raises DependencyUnreachable for a home that may not be read."""
     home = home.resolve()
-    return Found(postgres.find(home), valkey.find(home))
+    with _explained(home):
+        return Found(postgres.find(home), valkey.find(home))
 
 
 def up(home: Path, extra_options: Mapping[str, str] = _NO_OPTIONS) -> Servers:

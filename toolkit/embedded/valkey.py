@@ -103,7 +103,7 @@ def _pid_file(home: Path) -> Path:
 
 def _server(home: Path) -> psutil.Process | None:
     try:
-        text = _pid_file(home).read_text().strip()
+        text = _pid_file(home).read_text(errors="replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
     return process_of(int(text), "valkey-server", "--dir", str(home / "valkey")) if text.isdigit() else None
