@@ -6,6 +6,8 @@ the toolkit builds a connection.
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import random
 import signal
 import socket
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
     import redis
 
     from toolkit.ledger.database import Database
+    from toolkit.inline import LedgerSink
     from toolkit.perform import Performer, Sink
+    from toolkit.telemetry.export import OtlpExporter
+    from toolkit.telemetry.metrics import Metrics
     from toolkit.telemetry.logs import Log
     from toolkit.telemetry.traces import Tracing
 
@@ -133,7 +138,7 @@ class App:
         from toolkit.perform import Performer
 
         opened: dict[str, Any] = {
-            spec.name: self._stack.enter_context(spec.resources(self.settings))
+            spec.name: self._stack.enter_context(spec.resources(self.settings, self.tracing.tracer))
             for spec in self.registry
             if queue in (None, spec.queue)
         }
@@ -153,6 +158,45 @@ class App:
             timeouts=TIMEOUTS,
         )
 
+    @cached_property
+    def exporter(self) -> OtlpExporter | None:
+        """The OTLP exporter, when a collector is configured; it counts what it drops in `metrics`."""
+        from toolkit.telemetry.export import OtlpExporter, headers
+
+        if not self.settings.otlp_endpoint:
+            return None
+        exporter = OtlpExporter(
+            self.settings.otlp_endpoint, headers(self.settings.otlp_headers), on_drop=self.metrics.dropped
+        )
+        exporter.start()
+        self._stack.callback(exporter.close, 5.0)
+        return exporter
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The host's one metrics registry."""
+        from toolkit.telemetry.metrics import Metrics
+
+        return Metrics(self.registry, release=self.settings.release)
+
+    def export(self, data: bytes, count: int) -> None:
+        """Send spans on, where a collector is configured."""
+        if self.exporter is not None:
+            self.exporter.put(data, count)
+
+    def inline_sink(self) -> LedgerSink:
+        """Where an inline run tells of itself."""
+        from toolkit.inline import LedgerSink
+
+        return LedgerSink(self.database, self.export)
+
+    def inline_performer(self, sink: Sink) -> Performer:
+        """A performer for this process. Nobody renews an inline run's lease, so it lasts as long as the run may."""
+        name = f"{self.host}.{os.getpid()}.inline"
+        longest = max((spec.timeout for spec in self.registry), default=0.0)
+        performer = self.performer(worker=name, sink=sink)
+        return dataclasses.replace(performer, lease=longest + self.settings.lease)
+
     def supervise(self, processes: int) -> int:
         """Run the supervisor of this host until SIGTERM or SIGINT; a second one ends the workers. Returns 0."""
         from toolkit.broker import connection, supervisor
@@ -162,23 +206,16 @@ class App:
         from toolkit.broker.relay import Doorbell, Relay
         from toolkit.broker.span_store import SpanStore
         from toolkit.telemetry import catalog
-        from toolkit.telemetry.export import OtlpExporter
-        from toolkit.telemetry.metrics import Metrics
 
         self.require_schema()
         connection.check(self.broker, self.redis_url)
         settings = self.settings
-        metrics = Metrics(self.registry, release=settings.release)
+        metrics = self.metrics
         metrics.set_toggle(
             "ASYNC_IMAGE_PROCESSING",
             variant="async" if settings.async_image_processing else "sync",
             version="environment",
             enabled=settings.async_image_processing,
-        )
-        exporter = (
-            OtlpExporter(settings.otlp_endpoint, settings.otlp_header_map, on_drop=metrics.dropped)
-            if settings.otlp_endpoint
-            else None
         )
         relay = Relay(self.database, self.broker, self.registry, self.log)
         outages = Outages(self.log)
@@ -213,7 +250,7 @@ class App:
             outages=outages,
             metrics=metrics,
             spans=SpanStore(self.database, metrics.dropped),
-            export=exporter.add if exporter else lambda _data, _count: None,
+            export=self.export,
             log=self.log,
         )
 
@@ -248,8 +285,6 @@ class App:
             try:
                 host.run(stop, kill)
             finally:
-                if exporter:
-                    exporter.close(5.0)
                 endpoint.close()
         return 0
 

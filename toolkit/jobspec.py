@@ -19,6 +19,7 @@ from toolkit.errors import PayloadRefused, UnknownJob
 from toolkit.run import CORE_SKIP_REASONS, Result
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
     from sqlalchemy import Connection
 
     from toolkit.perform import JobContext
@@ -89,7 +90,7 @@ class JobSpec:
     queue: str
     payload: type[Payload]
     body: Callable[[JobContext, Any], Result]
-    resources: Callable[[Settings], AbstractContextManager[Any]]
+    resources: Callable[[Settings, Tracer], AbstractContextManager[Any]]
     timeout: float
     retry: RetryPolicy = RetryPolicy()
     skip_reasons: frozenset[str] = frozenset()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
 
@@ -203,12 +203,6 @@ class Settings:
             return parse(text)
         except ValueError as error:
             raise SettingError(f"{key}={text!r} cannot be used", remedy=str(error)) from error
-
-    @property
-    def otlp_header_map(self) -> dict[str, str]:
-        """OTEL_EXPORTER_OTLP_HEADERS as headers."""
-        pairs = (pair.partition("=") for pair in self.otlp_headers.split(",") if "=" in pair)
-        return {key.strip(): unquote(value.strip()) for key, _, value in pairs}
 
     def for_child(self, *, database_url: str, redis_url: str) -> dict[str, str]:
         """The environment of a worker process: this one's, with the servers that were found."""

@@ -196,7 +196,7 @@ class _Work:
             if one.error is not None:
                 self.transient = one.error
                 emit(self.context.log, words.SEARCH_FAILED, **told, error_type=one.error.kind)
-                self._sample("product_page", "transient", one.seconds)
+                self._sample(words.SOURCES[0], words.TRANSIENT, one.seconds)
             elif one.result is not None:
                 if one.candidates:
                     emit(

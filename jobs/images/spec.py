@@ -10,6 +10,8 @@ from jobs import catalog
 from jobs.images import words
 from jobs.images.job import ImagePayload, ImageResources, process_images
 from jobs.images.settings import ImageSettings
+from opentelemetry.trace import Tracer
+
 from toolkit.jobspec import JobSpec, RetryPolicy
 from toolkit.settings import Settings
 
@@ -24,15 +26,18 @@ GRANT SELECT ON ALL TABLES IN SCHEMA public TO toolkit_observer;
 
 
 @contextmanager
-def resources(settings: Settings) -> Iterator[ImageResources]:
+def resources(settings: Settings, tracer: Tracer) -> Iterator[ImageResources]:
     """The search and its threads, for the life of a process."""
-    from jobs.images.search.open import open_search  # noqa: PLC0415  httpx and Pillow load only where a search runs
+    from jobs.images.search.client import WebClient  # noqa: PLC0415  httpx loads only where a search runs
+    from jobs.images.search.product_page import ProductPage  # noqa: PLC0415
+    from jobs.images.search.protocol import search  # noqa: PLC0415
 
     chosen = ImageSettings.from_settings(settings)
-    with open_search(chosen, settings.release) as search:
+    with WebClient(chosen, release=settings.release, tracer=tracer) as web:
+        sources = (ProductPage(web, chosen),)
         pool = ThreadPoolExecutor(chosen.search_concurrency, thread_name_prefix="search")
         try:
-            yield ImageResources(search=search, pool=pool)
+            yield ImageResources(search=lambda product: search(product, sources), pool=pool)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

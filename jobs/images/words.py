@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from jobs.images.search.protocol import SearchOutcome
 from toolkit.jobspec import LogEvent, MetricSpec
 
 QUEUE = "images"
@@ -33,10 +34,8 @@ class DraftOutcome(StrEnum):
 SOURCES = ("product_page", "memory")
 """Image sources, as metric labels; `memory` is the benchmark's."""
 
-SEARCH_OUTCOMES = (
-    "found", "nothing_found", "not_found", "too_large", "not_html", "too_many_redirects", "refused_address", "no_url",
-    "bad_url", "http_error", "transient",
-)  # fmt: skip
+TRANSIENT = "transient"
+SEARCH_OUTCOMES = (*SearchOutcome, TRANSIENT)
 
 DRAFTS = MetricSpec(
     name="image_drafts_total",

@@ -41,7 +41,11 @@ class LazyGroup(click.Group):
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         """The command of that name, imported now."""
         where = COMMANDS.get(name, ("", ""))[0]
-        entries = [EntryPoint(name, where, "")] if where else list(entry_points(group="freshfetch.commands", name=name))
+        entries = (
+            [EntryPoint(name, where, "")]
+            if where
+            else list(entry_points(group="freshfetch.commands", name=name))
+        )
         if not entries:
             return None
         command: click.Command = entries[0].load()
@@ -65,7 +69,11 @@ On call:     toolkit status;  toolkit jobs failed;  toolkit jobs show ID
 """
 
 
-@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="freshfetch", prog_name="toolkit")
 def cli() -> None:
     """Background jobs that fetch fresh, tell the truth, and can be run again.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,7 +47,9 @@ def fields(values: Mapping[str, Any]) -> None:
     width = max((len(name) for name in values), default=0)
     for name, value in values.items():
         text = str(value)
-        click.echo(f"{click.style(name.ljust(width), dim=True)}  {click.style(text, fg=_colour(text))}", color=None)
+        click.echo(
+            f"{click.style(name.ljust(width), dim=True)}  {click.style(text, fg=_colour(text))}", color=None
+        )
 
 
 def heading(text: str) -> None:
@@ -61,6 +65,44 @@ def say(text: str) -> None:
 def next_steps(*commands: str) -> None:
     """The commands to type next, on stderr."""
     say("next: " + "   ".join(commands))
+
+
+class Progress:
+    """Progress of long work on stderr: rewritten in place on a terminal, one line every 10 s elsewhere."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._terminal = sys.stderr.isatty()
+        self._next = time.monotonic() + (0.2 if self._terminal else 10.0)
+        self._shown = False
+
+    def update(self, done: int) -> None:
+        """So many units are done."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + (0.2 if self._terminal else 10.0)
+            self._shown = True
+            click.echo(
+                f"\r{done:,} {self._unit}" if self._terminal else f"{done:,} {self._unit}",
+                err=True,
+                nl=not self._terminal,
+            )
+
+    def done(self) -> None:
+        """Leave the line."""
+        if self._shown and self._terminal:
+            click.echo("", err=True)
+        self._shown = False
+
+
+@contextmanager
+def progress(unit: str) -> Iterator[Progress]:
+    """Progress that leaves its line however the work ends."""
+    shown = Progress(unit)
+    try:
+        yield shown
+    finally:
+        shown.done()
 
 
 def seconds(value: float | None) -> str:

@@ -26,7 +26,13 @@ def up(as_json: bool) -> None:  # noqa: FBT001  click passes flags so
     if as_json:
         render.as_json(
             {
-                one.name: {"url": one.url, "pid": one.pid, "version": one.version, "log": str(one.log), "data": str(one.data)}
+                one.name: {
+                    "url": one.url,
+                    "pid": one.pid,
+                    "version": one.version,
+                    "log": str(one.log),
+                    "data": str(one.data),
+                }
                 for one in (running.postgres, running.valkey)
             }
         )

@@ -9,7 +9,12 @@ from toolkit.settings import Settings
 
 
 @click.command()
-@click.option("--processes", "-n", type=click.IntRange(1, 256), help="Worker processes  [default: TOOLKIT_PROCESSES or 2]")
+@click.option(
+    "--processes",
+    "-n",
+    type=click.IntRange(1, 256),
+    help="Worker processes  [default: TOOLKIT_PROCESSES or 2]",
+)
 def command(processes: int | None) -> int:
     """Run this host's worker processes, under one supervisor.
 

@@ -103,6 +103,11 @@ class Database:
         self.engine.dispose()
 
 
+def run_script(connection: sa.Connection, script: str) -> None:
+    """Several statements as they stand, in the connection's transaction; `%` means nothing here."""
+    cast(Session, connection.connection.driver_connection).execute(script.encode())
+
+
 def patiently(action: Callable[[], T], *, within: float, first_wait: float = 0.05) -> T:
     """Do `action`, again while the server is away, waiting twice as long each time (at most 1 s), for `within` seconds.
 

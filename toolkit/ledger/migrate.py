@@ -19,7 +19,7 @@ from alembic.script import ScriptDirectory
 
 from toolkit.errors import NotInitialised, SettingError
 from toolkit.jobspec import MAX_PAYLOAD_BYTES, JobSpec, Registry
-from toolkit.ledger.database import Database
+from toolkit.ledger.database import Database, run_script
 
 _LOCK = 0x66726573  # "fres": the advisory lock of migrations
 _ROLES = Path(__file__).parent / "roles.sql"
@@ -86,14 +86,12 @@ def _write_roles(database: Database, registry: Registry) -> str:
     try:
         with database.begin() as connection:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-            connection.exec_driver_sql(_ROLES.read_text(encoding="utf-8"))
+            run_script(connection, _ROLES.read_text(encoding="utf-8"))
             for spec in registry:
                 if spec.grants:
-                    connection.exec_driver_sql(spec.grants)
-    except sa.exc.DBAPIError as error:
-        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege | psycopg.errors.UndefinedTable):
-            raise
-        return f"not written: {' '.join(str(error.orig).split())}"
+                    run_script(connection, spec.grants)
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable) as error:
+        return f"not written: {' '.join(str(error).split())}"
     return "written"
 
 

@@ -89,7 +89,7 @@ DECLARE
     kind  toolkit.job_type;
     item  record;
     rule  jsonb;
-    found text;
+    given text;
 BEGIN
     SELECT * INTO kind FROM toolkit.job_type WHERE name = p_job_name;
     IF NOT FOUND THEN
@@ -102,18 +102,18 @@ BEGIN
     END IF;
     FOR item IN SELECT key, value FROM jsonb_each(p_payload) LOOP
         rule := kind.fields -> item.key;
-        found := jsonb_typeof(item.value);
+        given := jsonb_typeof(item.value);
         IF rule IS NULL THEN
             RAISE EXCEPTION 'payload of %: unknown field "%"', p_job_name, left(item.key, 64)
                 USING ERRCODE = 'invalid_parameter_value',
                       HINT = 'a payload carries only ' || (SELECT string_agg(k, ', ') FROM jsonb_object_keys(kind.fields) k)
                              || '; everything else is fetched when the job runs';
-        ELSIF found = 'null' AND NOT (rule ->> 'required')::boolean THEN
+        ELSIF given = 'null' AND NOT (rule ->> 'required')::boolean THEN
             CONTINUE;
-        ELSIF found <> rule ->> 'type' THEN
-            RAISE EXCEPTION 'payload of %: field "%" is a %, a % is wanted', p_job_name, item.key, found, rule ->> 'type'
+        ELSIF given <> rule ->> 'type' THEN
+            RAISE EXCEPTION 'payload of %: field "%" is a %, a % is wanted', p_job_name, item.key, given, rule ->> 'type'
                 USING ERRCODE = 'invalid_parameter_value';
-        ELSIF found = 'string' AND (length(item.value #>> '{}') > (rule ->> 'max_length')::integer
+        ELSIF given = 'string' AND (length(item.value #>> '{}') > (rule ->> 'max_length')::integer
                                     OR item.value #>> '{}' !~ (rule ->> 'pattern')) THEN
             RAISE EXCEPTION 'payload of %: field "%" is not an id of at most % characters', p_job_name, item.key, rule ->> 'max_length'
                 USING ERRCODE = 'invalid_parameter_value';
