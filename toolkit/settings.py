@@ -173,8 +173,8 @@ class Settings:
         values: dict[str, Any] = {}
         given: set[str] = set()
         for item in dataclasses.fields(cls):
-            variable = item.metadata.get("variable")
-            text = source.get(variable, "") if variable else ""
+            variable: str = item.metadata.get("variable", "")
+            text = source.get(variable, "")
             if not text:
                 continue
             try:

@@ -34,7 +34,7 @@ LINGER = (0.002, 0.1, 0.25)
 """After the first search is ready, wait for others at least 2 ms, else a tenth of the time it took, at most 250 ms."""
 
 
-class ImagePayload(Payload):
+class ImagePayload(Payload, frozen=True):
     """What the job is told: which order, whose, and by which workflow."""
 
     purchase_order_id: Id

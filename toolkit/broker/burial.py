@@ -12,6 +12,7 @@ import redis
 from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE, ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
+from rq.utils import as_text
 from rq.worker import BaseWorker
 from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
 
@@ -43,7 +44,7 @@ def unregister(broker: redis.Redis, worker: str, queue: str) -> None:
     finished; whether it was is the ledger's word, and the reconciler's to mend."""
     key = f"{BaseWorker.redis_worker_namespace_prefix}{worker}"
     executions = WORKER_EXECUTIONS_KEY_TEMPLATE.format(worker)
-    held = [member.decode() for member in broker.smembers(executions)]
+    held = [as_text(member) for member in broker.smembers(executions)]
     pipe = broker.pipeline(transaction=True)
     for entry in held:
         job_id, _, execution = entry.partition(":")

@@ -28,9 +28,9 @@ FAILURE_TTL = 365 * 24 * 3600
 class FreshJob(Job):
     """An RQ job of ours. What a hash names is data: nothing is imported because of it."""
 
-    success_callback: ClassVar[None] = None  # type: ignore[assignment]
-    failure_callback: ClassVar[None] = None  # type: ignore[assignment]
-    stopped_callback: ClassVar[None] = None  # type: ignore[assignment]
+    success_callback: ClassVar[None] = None
+    failure_callback: ClassVar[None] = None
+    stopped_callback: ClassVar[None] = None
 
     def asked(self) -> tuple[str, Mapping[str, Any]]:
         """Job name and payload. Raises rq.exceptions.DeserializationError when the data is not JSON (a pickle, say)."""

@@ -62,5 +62,6 @@ def _through_sentinel(url: str, options: dict[str, object]) -> redis.Redis:
         raise ValueError("the path must name the Sentinel service")
     user, _, password = credentials.partition(":")
     login = {"username": unquote(user) or None, "password": unquote(password) or None} if credentials else {}
-    sentinel = Sentinel(nodes, socket_connect_timeout=5)
-    return sentinel.master_for(service, db=int(db or 0), **options, **login)  # type: ignore[no-any-return]
+    sentinel = Sentinel(nodes, socket_connect_timeout=5)  # type: ignore[no-untyped-call]
+    client: redis.Redis = sentinel.master_for(service, db=int(db or 0), **options, **login)  # type: ignore[no-untyped-call]
+    return client

@@ -153,10 +153,10 @@ class Keeper:
     def _schedule(self) -> None:
         """RQ's scheduler without its process: retries whose time has come go back to their queue."""
         if self._scheduler.should_reacquire_locks:
-            self._scheduler.acquire_locks()
+            self._scheduler.acquire_locks()  # type: ignore[no-untyped-call]
         if self._scheduler.acquired_locks:
-            self._scheduler.heartbeat()
-            self._scheduler.enqueue_scheduled_jobs()
+            self._scheduler.heartbeat()  # type: ignore[no-untyped-call]
+            self._scheduler.enqueue_scheduled_jobs()  # type: ignore[no-untyped-call]
 
     def _gauges(self) -> None:
         for queue in self._queues:

@@ -21,7 +21,7 @@ from rq.registry import (
     ScheduledJobRegistry,
     StartedJobRegistry,
 )
-from rq.utils import utcparse
+from rq.utils import as_text, utcparse
 from rq.worker import BaseWorker
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
@@ -85,7 +85,7 @@ def queue_view(broker: redis.Redis, queue: str, now: datetime) -> QueueView:
     age = 0.0
     if oldest is not None:
         since = broker.hget(Job.key_for(oldest.decode()), "enqueued_at")
-        age = max(0.0, (now - utcparse(since.decode())).total_seconds()) if since else 0.0
+        age = max(0.0, (now - utcparse(as_text(since))).total_seconds()) if since else 0.0
     return QueueView(queue, queued, intermediate, started, scheduled, deferred, failed, finished, age)
 
 

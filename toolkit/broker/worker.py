@@ -11,14 +11,14 @@ scheduler, and the intermediate queue.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import redis
 from redis.client import Pipeline
 from rq import Queue, SimpleWorker
 from rq.exceptions import DequeueTimeout, DeserializationError, NoSuchJobError
 from rq.executions import Execution
-from rq.job import JobStatus, Retry
+from rq.job import Job, JobStatus, Retry
 from rq.results import Result as RQResult
 from rq.serializers import JSONSerializer
 from rq.suspension import WORKERS_SUSPENDED
@@ -50,7 +50,7 @@ TIMEOUTS: tuple[type[BaseException], ...] = (JobTimeoutException,)
 def time_limit(seconds: float) -> AbstractContextManager[object]:
     """RQ's own job time limit (SIGALRM, main thread only): raises JobTimeoutException. It cannot interrupt C code that
     holds on; the supervisor kills a process that overruns."""
-    return UnixSignalDeathPenalty(max(1, round(seconds)), JobTimeoutException)  # type: ignore[no-any-return]
+    return UnixSignalDeathPenalty(max(1, round(seconds)), JobTimeoutException)  # type: ignore[no-untyped-call]
 
 
 class JobRefused(ToolkitError):
@@ -61,7 +61,7 @@ class JobFailed(ToolkitError):
     """A job that ended in failure, in the words that go to RQ's failed job registry."""
 
 
-class FreshWorker(SimpleWorker):  # type: ignore[misc]  # rq ships no types
+class FreshWorker(SimpleWorker):
     """One queue, JSON only, registered jobs only. `performer` does the work."""
 
     log_result_lifespan = False
@@ -101,7 +101,7 @@ class FreshWorker(SimpleWorker):  # type: ignore[misc]  # rq ships no types
             self.set_state(WorkerStatus.IDLE)
             job = self._take() or self._wait(timeout)
         if job is None:
-            return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)  # type: ignore[no-any-return]
+            return cast("tuple[FreshJob, Queue] | None", super().dequeue_job_and_maintain_ttl(timeout, max_idle_time))
         return job, self.queue
 
     def _take(self) -> FreshJob | None:
@@ -122,7 +122,7 @@ class FreshWorker(SimpleWorker):  # type: ignore[misc]  # rq ships no types
                 self._suspended = bool(pipe.execute()[-1])
                 continue
             try:
-                return self._restored(job_id, self.connection.hgetall(FreshJob.key_for(job_id.decode())))
+                return self._restored(job_id, cast("dict[bytes, bytes]", self.connection.hgetall(FreshJob.key_for(job_id.decode()))))
             except NoSuchJobError:
                 self.connection.lrem(self.queue.intermediate_queue_key, 1, job_id)
         return None
@@ -153,8 +153,9 @@ class FreshWorker(SimpleWorker):  # type: ignore[misc]  # rq ships no types
 
     # -- doing them ----------------------------------------------------------------------------------------------
 
-    def execute_job(self, job: FreshJob, queue: Queue) -> None:
+    def execute_job(self, job: Job, queue: Queue) -> None:
         """Start, perform, end: two round trips to the broker when nothing goes wrong."""
+        assert isinstance(job, FreshJob)  # noqa: S101  our own job_class
         execution = self._start(job)
         try:
             performed = self._perform(job)
@@ -170,7 +171,7 @@ class FreshWorker(SimpleWorker):  # type: ignore[misc]  # rq ships no types
         if performed.yields:
             self._end(job, execution, performed=None)
         elif record is not None and record.retry_in is not None:
-            job._result = Retry(max=(job.number_of_retries or 0) + 1, interval=[record.retry_in] * 100)
+            job._result = Retry(max=(job.number_of_retries or 0) + 1, interval=round(record.retry_in))
             self.handle_job_retry(job, queue, job._result, queue.started_job_registry, execution)
         elif record is not None and record.failure is not None:
             self._fail(job, execution, JobFailed(record.failure.traceback or record.failure.message))
@@ -236,13 +237,14 @@ class FreshWorker(SimpleWorker):  # type: ignore[misc]  # rq ships no types
     ) -> None:
         ttl = job.get_result_ttl(self.default_result_ttl)
         self.increment_successful_job_count(pipeline=pipe)
-        self.increment_total_working_time(job.ended_at - job.started_at, pipe)
+        ended, started = job.ended_at or now(), job.started_at or now()
+        self.increment_total_working_time(ended - started, pipe)
         if ttl == 0:
             job.delete(pipeline=pipe, remove_from_queue=False)
             return
         job._status = JobStatus.FINISHED
-        ended = utcformat(job.ended_at)
-        pipe.hset(job.key, mapping={"status": JobStatus.FINISHED, "ended_at": ended, "last_heartbeat": ended})
+        at = utcformat(ended)
+        pipe.hset(job.key, mapping={"status": JobStatus.FINISHED, "ended_at": at, "last_heartbeat": at})
         RQResult.create(
             job,
             RQResult.Type.SUCCESSFUL,

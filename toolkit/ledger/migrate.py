@@ -46,7 +46,8 @@ def current(connection: sa.Connection) -> str | None:
     """The database's revision, or None before the first `toolkit init`. Reads only."""
     if connection.scalar(sa.text("SELECT to_regclass('toolkit.alembic_version')")) is None:
         return None
-    return connection.scalar(sa.text("SELECT version_num FROM toolkit.alembic_version"))
+    found: str | None = connection.scalar(sa.text("SELECT version_num FROM toolkit.alembic_version"))
+    return found
 
 
 def require(database: Database) -> None:
