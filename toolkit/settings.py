@@ -7,7 +7,9 @@ what is in force and where each value came from, with secrets masked.
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -156,6 +158,13 @@ class Settings:
         True,
         "true or false",
         "false behind a transaction pooler without them",
+    )
+    operator: str = setting(
+        "TOOLKIT_OPERATOR",
+        _text,
+        lambda: f"{getpass.getuser()}@{socket.gethostname()}",
+        "a name",
+        "who acts, for the audit",
     )
     jobs: str = setting(
         "TOOLKIT_JOBS", _text, "", "module:SPEC,module:SPEC", "JobSpecs to run in place of the installed ones"

@@ -22,3 +22,4 @@ GRANT SELECT ON ALL TABLES IN SCHEMA toolkit TO toolkit_worker, toolkit_operator
 GRANT INSERT, UPDATE ON toolkit.intent, toolkit.run TO toolkit_worker, toolkit_operator;
 GRANT INSERT, DELETE ON toolkit.trace TO toolkit_worker, toolkit_operator, toolkit_app;
 GRANT USAGE ON SEQUENCE toolkit.fence TO toolkit_worker, toolkit_operator;
+GRANT INSERT ON toolkit.audit TO toolkit_operator;

@@ -1,0 +1,1 @@
+-- Replay: plans, their items, flights. Filled by the replay room.

@@ -1,0 +1,1 @@
+-- The toggle: versions, history, acknowledgements. Filled by the toggle room.
