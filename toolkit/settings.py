@@ -73,6 +73,15 @@ def default_release() -> str:
         return "unknown"
 
 
+def default_operator() -> str:
+    """user@host; the number where the user has no name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
 def setting(
     variable: str,
     parse: Callable[[str], Any],
@@ -162,7 +171,7 @@ class Settings:
     operator: str = setting(
         "TOOLKIT_OPERATOR",
         _text,
-        lambda: f"{getpass.getuser()}@{socket.gethostname()}",
+        default_operator,
         "a name",
         "who acts, for the audit",
     )
