@@ -41,7 +41,7 @@ def normalise_url(url: str) -> str:
     scheme = parts.scheme.lower()
     if scheme not in _DEFAULT_PORTS:
         raise ValueError(f"not an http or https URL: {url[:200]!r}")
-    authority = _host(parts.hostname or "")
+    authority = _host(parts.hostname or "", bracketed="[" in parts.netloc)
     if parts.port is not None and parts.port != _DEFAULT_PORTS[scheme]:
         authority += f":{parts.port}"
     user, at, _ = parts.netloc.rpartition("@")
@@ -70,8 +70,8 @@ def redacted(url: str) -> str:
     return urlunsplit((parts.scheme, f"REDACTED:REDACTED@{hosts}" if at else hosts, parts.path, query, ""))
 
 
-def _host(name: str) -> str:
-    if ":" in name:
+def _host(name: str, *, bracketed: bool) -> str:
+    if bracketed:
         return f"[{IPv6Address(name).compressed}]"
     if not name.isascii():
         # IDNAError is a UnicodeError, which is a ValueError.
