@@ -27,12 +27,12 @@ from toolkit.settings import Settings
 if TYPE_CHECKING:
     import redis
 
-    from toolkit.ledger.database import Database
     from toolkit.inline import LedgerSink
+    from toolkit.ledger.database import Database
     from toolkit.perform import Performer, Sink
     from toolkit.telemetry.export import OtlpExporter
-    from toolkit.telemetry.metrics import Metrics
     from toolkit.telemetry.logs import Log
+    from toolkit.telemetry.metrics import Metrics
     from toolkit.telemetry.traces import Tracing
 
 
@@ -243,7 +243,7 @@ class App:
                 reconciler=Reconciler(self.database, self.broker, relay),
                 metrics=metrics,
                 outages=outages,
-                workers=lambda: host.workers(),
+                workers=lambda: host.workers(),  # noqa: PLW0108  `host` is bound below
                 lease=settings.lease,
                 now=lambda: datetime.now(UTC),
             ),

@@ -69,7 +69,7 @@ def fingerprint(error: BaseException, in_app: Sequence[str]) -> str:
     """Twelve hex digits that name the kind of error. Frames outside `in_app` modules (and no `toolkit` ones) do not count."""
     prefixes = tuple(in_app)
     frames = [
-        f"{frame.f_globals.get('__name__', '?')}:{frame.f_code.co_qualname if hasattr(frame.f_code, 'co_qualname') else frame.f_code.co_name}"
+        f"{frame.f_globals.get('__name__', '?')}:{frame.f_code.co_qualname}"
         for frame, _ in traceback.walk_tb(error.__traceback__)
         if str(frame.f_globals.get("__name__", "")).startswith(prefixes)
     ]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--merchant", metavar="ID", help="The merchant's id, when the file does not name it.")
 @click.option("--number", metavar="N", help="The order number, when the file does not name it.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
-def command(file: Path, merchant: str | None, number: str | None, as_json: bool) -> int:  # noqa: FBT001  click passes flags so
+def command(file: Path, merchant: str | None, number: str | None, as_json: bool) -> int:
     """Import a purchase order and ask for its product images.
 
     \b

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from opentelemetry.trace import Tracer
+
 from jobs import catalog
 from jobs.images import words
 from jobs.images.job import ImagePayload, ImageResources, process_images
 from jobs.images.settings import ImageSettings
-from opentelemetry.trace import Tracer
-
 from toolkit.jobspec import JobSpec, RetryPolicy
 from toolkit.settings import Settings
 

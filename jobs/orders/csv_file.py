@@ -25,7 +25,7 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*+"')
 _BREAK = re.compile(r"\r\n|\r|\n")
 
 
-class _RowTooLong(Exception):  # noqa: N818  carried from the source of lines through csv's reader to `scan`
+class _RowTooLong(Exception):
     pass
 
 

@@ -29,7 +29,7 @@ _COMMA = re.compile(r"[0-9.]*,[0-9]+(\.[0-9]+)?")
 _MERCHANT = re.compile(r"[A-Za-z0-9_.:-]+")
 
 
-class Refused(Exception):  # noqa: N818  a finding about a field, gathered with the others, not an error on its own
+class Refused(Exception):
     """A field's text that cannot be taken: what is wrong, and what to do."""
 
     def __init__(self, what: str, remedy: str) -> None:

@@ -42,7 +42,7 @@ _DECODER = json.JSONDecoder(
 )
 
 
-class _Broken(Exception):  # noqa: N818  ends the scan with its problem
+class _Broken(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.what)
         self.problem = problem

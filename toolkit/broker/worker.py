@@ -122,7 +122,8 @@ class FreshWorker(SimpleWorker):
                 self._suspended = bool(pipe.execute()[-1])
                 continue
             try:
-                return self._restored(job_id, cast("dict[bytes, bytes]", self.connection.hgetall(FreshJob.key_for(job_id.decode()))))
+                fields = self.connection.hgetall(FreshJob.key_for(job_id.decode()))
+                return self._restored(job_id, cast("dict[bytes, bytes]", fields))
             except NoSuchJobError:
                 self.connection.lrem(self.queue.intermediate_queue_key, 1, job_id)
         return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 import click
@@ -109,7 +108,7 @@ def main() -> None:
 
 
 def _complain(message: str, remedy: str) -> None:
-    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ  # noqa: TID251  before any Settings exist
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     click.echo(click.style("error: ", fg="red", bold=True) + message, err=True, color=colour)
     for line in remedy.splitlines():
         click.echo(click.style("   do: ", fg="cyan") + line, err=True, color=colour)

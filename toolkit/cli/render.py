@@ -128,5 +128,5 @@ def ago(moment: datetime | None, now: datetime | None = None) -> str:
 
 
 def _colour(text: str) -> str | None:
-    style = STYLES.get(text.split(" ")[0].rstrip(","), "")
+    style = STYLES.get(text.split(" ", maxsplit=1)[0].rstrip(","), "")
     return style.rpartition(" ")[2] or None

@@ -10,7 +10,7 @@ from toolkit.settings import Settings, masked
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the servers as JSON, URLs with their passwords.")
-def up(as_json: bool) -> None:  # noqa: FBT001  click passes flags so
+def up(as_json: bool) -> None:
     """Start the embedded PostgreSQL and Valkey, or find the ones that run.
 
     Their data lie in TOOLKIT_HOME and stay there; they listen on loopback only and outlive this command. A server whose

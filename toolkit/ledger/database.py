@@ -105,7 +105,7 @@ class Database:
 
 def run_script(connection: sa.Connection, script: str) -> None:
     """Several statements as they stand, in the connection's transaction; `%` means nothing here."""
-    cast(Session, connection.connection.driver_connection).execute(script.encode())
+    cast("Session", connection.connection.driver_connection).execute(script.encode())
 
 
 def patiently(action: Callable[[], T], *, within: float, first_wait: float = 0.05) -> T:

@@ -46,8 +46,8 @@ def begin(
 ) -> Begun:
     """Become the holder of the job for `lease` seconds. Raises NotFound when the ledger has no such intent."""
     row: Any = session.execute(
-        "SELECT verdict, run_id::text, fence, job_name, queue, payload, number, asked_at, started_at, queue_wait, replay_of::text,"
-        " retries, traceparent, tracestate, previous_trace_id, previous_span_id FROM toolkit.begin_run(%s, %s, %s, %s, %s, %s)",
+        "SELECT verdict, run_id::text, fence, job_name, queue, payload, number, asked_at, started_at, queue_wait,"
+        " replay_of::text, retries, traceparent, tracestate, previous_trace_id, previous_span_id FROM toolkit.begin_run(%s, %s, %s, %s, %s, %s)",
         (job_id, worker, host, release, lease, mode.value),
     ).fetchone()
     (
@@ -144,15 +144,8 @@ def lose_expired(session: Session) -> list[str]:
 def ended_record(session: Session, run_id: str) -> RunRecord | None:
     """The record of a run that ended, as far as the ledger has it (no samples); None when it has not, or was given up."""
     row: Any = session.execute(
-        "SELECT jsonb_build_object('run_id', run_id, 'job_id', job_id, 'job_name', job_name, 'queue', queue, 'number', number,"
-        " 'mode', mode, 'release', release, 'worker', worker, 'host', host, 'outcome', outcome, 'reason', reason, 'counts', counts,"
-        " 'failure', CASE WHEN error_type IS NOT NULL THEN jsonb_build_object('reason', reason, 'error_type', error_type,"
-        "   'message', coalesce(error_message, ''), 'sqlstate', coalesce(sqlstate, ''), 'constraint', coalesce(constraint_name, ''),"
-        "   'fingerprint', coalesce(fingerprint, '')) END,"
-        " 'asked_at', started_at - queue_wait * interval '1 second', 'started_at', started_at, 'finished_at', finished_at,"
-        " 'duration', duration, 'queue_wait', queue_wait, 'trace_id', trace_id, 'span_id', span_id, 'replay_of', replay_of,"
-        " 'retry_in', extract(epoch FROM retry_at - finished_at))::text"
-        " FROM toolkit.run WHERE run_id = %s AND outcome IS NOT NULL AND outcome <> 'lost'",
+        "SELECT toolkit.record_of(r)::text"
+        " FROM toolkit.run r WHERE run_id = %s AND outcome IS NOT NULL AND outcome <> 'lost'",
         (run_id,),
     ).fetchone()
     return msgspec.json.decode(row[0], type=RunRecord) if row else None
@@ -161,8 +154,10 @@ def ended_record(session: Session, run_id: str) -> RunRecord | None:
 def take_uncounted(session: Session, limit: int = 1000) -> list[RunRecord]:
     """Records of runs that no supervisor counted yet (inline runs, lost runs); each is given out exactly once."""
     rows = session.execute(
-        "UPDATE toolkit.run r SET uncounted = NULL FROM (SELECT run_id, uncounted FROM toolkit.run WHERE uncounted IS NOT NULL"
-        " ORDER BY finished_at LIMIT %s FOR UPDATE SKIP LOCKED) taken WHERE r.run_id = taken.run_id RETURNING taken.uncounted::text",
+        "UPDATE toolkit.run r SET uncounted = NULL FROM"
+        " (SELECT run_id, uncounted FROM toolkit.run WHERE uncounted IS NOT NULL"
+        "  ORDER BY finished_at LIMIT %s FOR UPDATE SKIP LOCKED) taken"
+        " WHERE r.run_id = taken.run_id RETURNING taken.uncounted::text",
         (limit,),
     ).fetchall()
     return [msgspec.json.decode(row[0], type=RunRecord) for row in rows]

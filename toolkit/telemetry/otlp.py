@@ -18,7 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from toolkit.errors import ToolkitError
 
 
-class MalformedSpans(ToolkitError):  # noqa: N818  as in errors.py
+class MalformedSpans(ToolkitError):
     """Bytes that are not an OTLP request for traces."""
 
 

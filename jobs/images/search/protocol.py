@@ -44,7 +44,7 @@ class TransientKind(StrEnum):
     HTTP_429 = "http_429"
 
 
-class Unusable(ToolkitError):  # noqa: N818  named as the tree in toolkit/errors.py is
+class Unusable(ToolkitError):
     """What was fetched is of no use, and another attempt changes nothing. Does not leave the search."""
 
     def __init__(self, message: str, outcome: SearchOutcome) -> None:

@@ -149,6 +149,21 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION toolkit.enqueue IS 'Ask for a job: SELECT toolkit.enqueue(''name'', jsonb_build_object(…)). Returns its job_id.';
 
+-- A run that ended, as the RunRecord that its holder would have told, without samples.
+CREATE FUNCTION toolkit.record_of(r toolkit.run) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object(
+        'run_id', r.run_id, 'job_id', r.job_id, 'job_name', r.job_name, 'queue', r.queue, 'number', r.number, 'mode', r.mode,
+        'release', r.release, 'worker', r.worker, 'host', r.host, 'outcome', r.outcome, 'reason', r.reason, 'counts', r.counts,
+        'failure', CASE WHEN r.error_type IS NOT NULL THEN jsonb_build_object(
+            'reason', r.reason, 'error_type', r.error_type, 'message', coalesce(r.error_message, ''),
+            'sqlstate', coalesce(r.sqlstate, ''), 'constraint', coalesce(r.constraint_name, ''),
+            'fingerprint', coalesce(r.fingerprint, '')) END,
+        'asked_at', r.started_at - r.queue_wait * interval '1 second', 'started_at', r.started_at, 'finished_at', r.finished_at,
+        'duration', r.duration, 'queue_wait', r.queue_wait, 'trace_id', r.trace_id, 'span_id', r.span_id,
+        'replay_of', r.replay_of, 'retry_in', extract(epoch FROM r.retry_at - r.finished_at))
+$$;
+
 -- Give a run up as lost: its holder is gone. The record waits in `uncounted` until a supervisor has counted it.
 -- A job that killed three workers is not tried again by itself: it is done, as lost, and waits for an engineer.
 CREATE FUNCTION toolkit.lose_run(p_run_id uuid, p_reason text, p_error_type text) RETURNS boolean
@@ -159,19 +174,13 @@ DECLARE
 BEGIN
     UPDATE toolkit.run r SET
         outcome = 'lost', reason = p_reason, error_type = p_error_type, finished_at = moment, lease_until = NULL,
-        duration = extract(epoch FROM moment - r.started_at),
-        uncounted = jsonb_build_object(
-            'run_id', r.run_id, 'job_id', r.job_id, 'job_name', r.job_name, 'queue', r.queue, 'number', r.number,
-            'mode', r.mode, 'release', r.release, 'worker', r.worker, 'host', r.host, 'outcome', 'lost', 'reason', p_reason,
-            'failure', jsonb_build_object('reason', p_reason, 'error_type', p_error_type),
-            'asked_at', r.started_at - r.queue_wait * interval '1 second', 'started_at', r.started_at, 'finished_at', moment,
-            'duration', extract(epoch FROM moment - r.started_at), 'queue_wait', r.queue_wait,
-            'trace_id', r.trace_id, 'span_id', r.span_id)
+        duration = extract(epoch FROM moment - r.started_at)
     WHERE r.run_id = p_run_id AND r.outcome IS NULL
     RETURNING r.job_id INTO job;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
+    UPDATE toolkit.run r SET uncounted = toolkit.record_of(r) WHERE r.run_id = p_run_id;
     IF (SELECT count(*) FROM toolkit.run r WHERE r.job_id = job AND r.reason = 'killed') >= 3 THEN
         UPDATE toolkit.intent i SET done_at = moment, outcome = 'lost' WHERE i.job_id = job;
     END IF;
