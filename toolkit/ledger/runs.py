@@ -47,7 +47,8 @@ def begin(
     """Become the holder of the job for `lease` seconds. Raises NotFound when the ledger has no such intent."""
     row: Any = session.execute(
         "SELECT verdict, run_id::text, fence, job_name, queue, payload, number, asked_at, started_at, queue_wait,"
-        " replay_of::text, retries, traceparent, tracestate, previous_trace_id, previous_span_id FROM toolkit.begin_run(%s, %s, %s, %s, %s, %s)",
+        " replay_of::text, retries, traceparent, tracestate, previous_trace_id, previous_span_id"
+        " FROM toolkit.begin_run(%s, %s, %s, %s, %s, %s)",
         (job_id, worker, host, release, lease, mode.value),
     ).fetchone()
     (
