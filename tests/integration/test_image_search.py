@@ -10,8 +10,9 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -25,7 +26,8 @@ from PIL import Image
 from jobs.demo.shop import Shop
 from jobs.images.search import addresses
 from jobs.images.search.addresses import is_public
-from jobs.images.search.open import open_search
+from jobs.images.search.client import WebClient
+from jobs.images.search.product_page import ProductPage
 from jobs.images.search.protocol import (
     Candidate,
     Product,
@@ -44,6 +46,14 @@ HASTY = replace(SETTINGS, search_deadline=0.4, image_deadline=0.3)
 """For answers that never end: the deadline is what ends them."""
 
 Find = Callable[..., SearchResult]
+
+
+@contextmanager
+def open_search(
+    settings: ImageSettings, release: str, **options: Any
+) -> Iterator[Callable[[Product], SearchResult]]:
+    with WebClient(settings, release=release, **options) as web:
+        yield partial(search, sources=[ProductPage(web, settings)])
 
 
 @pytest.fixture
@@ -522,10 +532,12 @@ def test_an_image_that_fails_in_passing_matters_only_if_there_is_no_other(web: W
     assert only(find(web.page("/q", page("/a.jpg", "/b.jpg")))).url == good
 
 
-def test_a_hanging_image_does_not_take_the_others_time(web: Web, find: Find) -> None:
-    web.does("/a.jpg", lambda request: drip(request, b"", b""))
+def test_a_dripping_image_does_not_take_the_others_time(web: Web, find: Find) -> None:
+    web.does(
+        "/a.jpg", lambda request: drip(request, b"HTTP/1.1 200 OK\r\n\r\n\xff\xd8\xff\xe2\xff\xff", b"x")
+    )
     good = web.serve("/b.jpg", picture())
-    settings = replace(SETTINGS, image_deadline=0.2)
+    settings = replace(SETTINGS, image_deadline=0.2, search_deadline=3)
     assert only(find(web.page("/p", page("/a.jpg", "/b.jpg")), settings)).url == good
 
 
