@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_PAYLOAD_BYTES = 4096
 """Ids and a few settings fit many times; an object that was serialised into a payload does not."""
 
-Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]+$", min_length=1, max_length=64)]
+Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]+\Z", min_length=1, max_length=64)]
 """An id in a payload: no spaces, no braces, at most 64 characters."""
 
 
