@@ -12,6 +12,7 @@ import redis
 
 from tests.template import prepare_template
 from toolkit.embedded import servers as embedded
+from toolkit.ledger.database import Database
 
 TEMPLATE = "template_fresh"
 _numbers = itertools.count(1)
@@ -59,3 +60,25 @@ def redis_url(servers: embedded.Servers) -> str:
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return url
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection]:
+    """The test's own way into its database: each statement commits by itself."""
+    with psycopg.connect(database_url, autocommit=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The toolkit's way into the test's database."""
+    opened = Database(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[redis.Redis]:
+    """The test's own way to its broker."""
+    with redis.Redis.from_url(redis_url) as opened:
+        yield opened
