@@ -27,26 +27,29 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
 
-def _flag(text: str) -> bool:
+def flag(text: str) -> bool:
+    """true/false, yes/no, on/off, 1/0. Raises ValueError saying what would do, as the two below."""
     word = text.strip().lower()
     if word in _TRUE:
         return True
     if word in _FALSE:
         return False
-    raise ValueError("true or false")
+    raise ValueError("set it to true or false")
 
 
-def _positive_float(text: str) -> float:
+def positive_seconds(text: str) -> float:
+    """Seconds, above 0 and finite."""
     number = float(text)
     if not 0 < number < float("inf"):
-        raise ValueError("a number of seconds above 0")
+        raise ValueError("set it to a number of seconds above 0")
     return number
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number from 1."""
     number = int(text)
     if number < 1:
-        raise ValueError("a whole number from 1")
+        raise ValueError("set it to a whole number from 1")
     return number
 
 
@@ -116,7 +119,7 @@ class Settings:
     )  # fmt: skip
     async_image_processing: bool = setting(
         "ASYNC_IMAGE_PROCESSING",
-        _flag,
+        flag,
         True,
         "true or false",
         "false: the importer runs the image job inline",
@@ -125,11 +128,11 @@ class Settings:
         "TOOLKIT_RELEASE", _text, default_release, "a version or commit", "the release that runs"
     )
     processes: int = setting(
-        "TOOLKIT_PROCESSES", _count, 2, "a whole number from 1", "worker processes a host"
+        "TOOLKIT_PROCESSES", count, 2, "a whole number from 1", "worker processes a host"
     )
     lease: float = setting(
         "TOOLKIT_LEASE",
-        _positive_float,
+        positive_seconds,
         30.0,
         "seconds",
         "after which a silent host's runs are given up as lost",
@@ -163,7 +166,7 @@ class Settings:
     )
     prepared_statements: bool = setting(
         "TOOLKIT_PREPARED_STATEMENTS",
-        _flag,
+        flag,
         True,
         "true or false",
         "false behind a transaction pooler without them",

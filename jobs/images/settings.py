@@ -6,30 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from toolkit.settings import Settings
+from toolkit.settings import Settings, count, flag, positive_seconds
 
 T = TypeVar("T")
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise ValueError("set it to a number of seconds above 0")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text) if text.strip().isdecimal() else 0
-    if number < 1:
-        raise ValueError("set it to a whole number from 1")
-    return number
-
-
-def _flag(text: str) -> bool:
-    word = text.strip().lower()
-    if word not in {"1", "true", "yes", "on", "0", "false", "no", "off"}:
-        raise ValueError("set it to true or false")
-    return word in {"1", "true", "yes", "on"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,17 +52,17 @@ class ImageSettings:
 
         usual = cls()
         return cls(
-            search_concurrency=of("SEARCH_CONCURRENCY", _count, usual.search_concurrency),
-            images_per_draft=of("PER_DRAFT", _count, usual.images_per_draft),
-            max_candidates=of("MAX_CANDIDATES", _count, usual.max_candidates),
-            search_deadline=of("DEADLINE", _seconds, usual.search_deadline),
-            image_deadline=of("IMAGE_DEADLINE", _seconds, usual.image_deadline),
-            connect_timeout=of("CONNECT_TIMEOUT", _seconds, usual.connect_timeout),
-            read_timeout=of("READ_TIMEOUT", _seconds, usual.read_timeout),
-            max_html_bytes=of("MAX_HTML_BYTES", _count, usual.max_html_bytes),
-            max_redirects=of("MAX_REDIRECTS", _count, usual.max_redirects),
-            probe_bytes=of("PROBE_BYTES", _count, usual.probe_bytes),
-            min_side=of("MIN_SIDE", _count, usual.min_side),
-            max_pixels=of("MAX_PIXELS", _count, usual.max_pixels),
-            allow_private=of("ALLOW_PRIVATE", _flag, usual.allow_private),
+            search_concurrency=of("SEARCH_CONCURRENCY", count, usual.search_concurrency),
+            images_per_draft=of("PER_DRAFT", count, usual.images_per_draft),
+            max_candidates=of("MAX_CANDIDATES", count, usual.max_candidates),
+            search_deadline=of("DEADLINE", positive_seconds, usual.search_deadline),
+            image_deadline=of("IMAGE_DEADLINE", positive_seconds, usual.image_deadline),
+            connect_timeout=of("CONNECT_TIMEOUT", positive_seconds, usual.connect_timeout),
+            read_timeout=of("READ_TIMEOUT", positive_seconds, usual.read_timeout),
+            max_html_bytes=of("MAX_HTML_BYTES", count, usual.max_html_bytes),
+            max_redirects=of("MAX_REDIRECTS", count, usual.max_redirects),
+            probe_bytes=of("PROBE_BYTES", count, usual.probe_bytes),
+            min_side=of("MIN_SIDE", count, usual.min_side),
+            max_pixels=of("MAX_PIXELS", count, usual.max_pixels),
+            allow_private=of("ALLOW_PRIVATE", flag, usual.allow_private),
         )
