@@ -39,7 +39,10 @@ def flag(text: str) -> bool:
 
 def positive_seconds(text: str) -> float:
     """Seconds, above 0 and finite."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0 < number < float("inf"):
         raise ValueError("set it to a number of seconds above 0")
     return number
@@ -47,7 +50,7 @@ def positive_seconds(text: str) -> float:
 
 def count(text: str) -> int:
     """A whole number from 1."""
-    number = int(text)
+    number = int(text) if text.strip().isdecimal() else 0
     if number < 1:
         raise ValueError("set it to a whole number from 1")
     return number
