@@ -12,9 +12,10 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, StatusCode, TraceState
 
-from toolkit.telemetry.spans import RecordedSpan
+from toolkit.telemetry import redact
 
 CACHE = 4096
 """Entries of each memory; when it is full it is emptied, so that ids and URLs cannot fill the process."""
@@ -92,23 +93,24 @@ class Encoder:
         self._texts: dict[tuple[str, str], bytes] = {}
         self._names: dict[str, bytes] = {}
 
-    def request(self, spans: Iterable[RecordedSpan]) -> bytes:
+    def request(self, spans: Iterable[ReadableSpan]) -> bytes:
         """An ExportTraceServiceRequest. Two requests one after the other are one request again."""
         body = b"".join([chunk(0x12, self._span(span)) for span in spans])
         return chunk(0x0A, self._resource + chunk(0x12, self._scope + body))
 
-    def _span(self, span: RecordedSpan) -> bytes:
-        parts = [b"\x0a\x10", span.trace_id.to_bytes(16), b"\x12\x08", span.span_id.to_bytes(8)]
+    def _span(self, span: ReadableSpan) -> bytes:
+        context, parent = span.context, span.parent
+        parts = [b"\x0a\x10", context.trace_id.to_bytes(16), b"\x12\x08", context.span_id.to_bytes(8)]
         add = parts.append
-        if span.trace_state:
-            add(chunk(0x1A, _trace_state(span.trace_state)))
-        if span.parent_id:
+        if context.trace_state:
+            add(chunk(0x1A, _trace_state(context.trace_state)))
+        if parent is not None:
             add(b"\x22\x08")
-            add(span.parent_id.to_bytes(8))
+            add(parent.span_id.to_bytes(8))
         add(self._names.get(span.name) or self._name(span.name))
-        add(_TIMES(0x30, span.kind.value + 1, 0x39, span.start_ns, 0x41, span.end_ns))
+        add(_TIMES(0x30, span.kind.value + 1, 0x39, span.start_time or 0, 0x41, span.end_time or 0))
         texts = self._texts
-        for key, value in span.attributes.copy().items():
+        for key, value in (span.attributes or {}).items():
             # Only texts are looked up: 1, 1.0 and True are one key of a dict, and not one attribute.
             if type(value) is str:
                 add(texts.get((key, value)) or self._text(key, value))
@@ -116,16 +118,14 @@ class Encoder:
                 add(chunk(0x4A, key_value(key, value)))
         if span.dropped_attributes:
             add(b"\x50" + varint(span.dropped_attributes))
-        if span.events is not None:
-            parts += [chunk(0x5A, _event(*event)) for event in span.events]
+        parts += [chunk(0x5A, _event(event)) for event in span.events]
         if span.dropped_events:
             add(b"\x60" + varint(span.dropped_events))
-        if span.links is not None:
-            parts += [chunk(0x6A, _link(link)) for link in span.links]
+        parts += [chunk(0x6A, _link(link)) for link in span.links]
         if span.dropped_links:
             add(b"\x70" + varint(span.dropped_links))
-        add(b"\x7a\x00" if span.status is StatusCode.UNSET else chunk(0x7A, _status(span)))
-        add(_FLAGS(0x85, 0x01, _REMOTE if span.parent_remote else _LOCAL))
+        add(b"\x7a\x00" if span.status.status_code is StatusCode.UNSET else chunk(0x7A, _status(span)))
+        add(_FLAGS(0x85, 0x01, _REMOTE if parent is not None and parent.is_remote else _LOCAL))
         return b"".join(parts)
 
     def _name(self, name: str) -> bytes:
@@ -143,14 +143,19 @@ class Encoder:
         return data
 
 
-def _status(span: RecordedSpan) -> bytes:
-    message = chunk(0x12, _utf8(span.description)) if span.description else b""
-    return message + b"\x18" + _BYTE[span.status.value]
+def _status(span: ReadableSpan) -> bytes:
+    message = chunk(0x12, _utf8(redact.text(span.status.description))) if span.status.description else b""
+    return message + b"\x18" + _BYTE[span.status.status_code.value]
 
 
-def _event(name: str, time_ns: int, attributes: Mapping[str, Any]) -> bytes:
+def _event(event: Event) -> bytes:
+    attributes: Mapping[str, Any] = event.attributes or {}
+    if event.name == "exception":  # messages and stack traces quote URLs with their passwords
+        attributes = {
+            key: redact.text(value) if isinstance(value, str) else value for key, value in attributes.items()
+        }
     body = b"".join(chunk(0x1A, key_value(key, value)) for key, value in attributes.items())
-    return _FIXED64(0x09, time_ns) + chunk(0x12, _utf8(name)) + body
+    return _FIXED64(0x09, event.timestamp) + chunk(0x12, _utf8(event.name)) + body
 
 
 def _link(link: Link) -> bytes:

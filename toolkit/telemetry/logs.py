@@ -31,7 +31,6 @@ from opentelemetry.trace import get_current_span
 from structlog.types import EventDict, FilteringBoundLogger
 
 from toolkit.telemetry import catalog, redact
-from toolkit.telemetry.spans import RecordedSpan
 
 Log = FilteringBoundLogger
 Style = Literal["auto", "console", "json"]
@@ -171,13 +170,7 @@ def _filled(name: str, template: str | None, fields: Mapping[str, Any]) -> str:
 
 
 def _add_span(line: dict[str, Any]) -> None:
-    span = get_current_span()
-    if type(span) is RecordedSpan:
-        line["trace_id"] = f"{span.trace_id:032x}"
-        line["span_id"] = f"{span.span_id:016x}"
-        line["trace_flags"] = f"{span.flags:02x}"
-        return
-    context = span.get_span_context()
+    context = get_current_span().get_span_context()
     if context.is_valid:
         line["trace_id"] = f"{context.trace_id:032x}"
         line["span_id"] = f"{context.span_id:016x}"

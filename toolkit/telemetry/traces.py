@@ -14,19 +14,22 @@ take goes out with the next job's.
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import version as _version
 from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import Link, Span, SpanContext, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from toolkit.telemetry import catalog
 from toolkit.telemetry.encode import Encoder
-from toolkit.telemetry.spans import RecordedSpan, RecordingTracer
 
 SCOPE = "freshfetch"
 
@@ -60,14 +63,20 @@ class Tracing:
             "service.version": release,
         }
         self._encoder = Encoder(resource | dict(attributes or ()), SCOPE, release)
-        self._ended: deque[RecordedSpan] = deque()
+        self._ended: deque[ReadableSpan] = deque()
         self._limit = limit
         self._dropped = 0
-        self.tracer: Tracer = RecordingTracer(self._keep)
+        provider = TracerProvider(
+            resource=Resource(resource | dict(attributes or ())),
+            id_generator=_SystemIds(),
+            shutdown_on_exit=False,
+        )
+        provider.add_span_processor(_Keeper(self._keep))
+        self.tracer: Tracer = provider.get_tracer(SCOPE, release)
         self.no_parent = Context()
         """The context of a span that starts a trace of its own."""
 
-    def _keep(self, span: RecordedSpan) -> None:
+    def _keep(self, span: ReadableSpan) -> None:
         if len(self._ended) < self._limit:
             self._ended.append(span)
         else:
@@ -85,6 +94,33 @@ class Tracing:
         """How many spans were dropped since the last call, for want of room."""
         dropped, self._dropped = self._dropped, 0
         return dropped
+
+
+class _Keeper(SpanProcessor):
+    """Hands each span that ended to `keep`, and does nothing else: nothing is exported here."""
+
+    def __init__(self, keep: Callable[[ReadableSpan], None]) -> None:
+        self._keep = keep
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """A span ended."""
+        self._keep(span)
+
+
+class _SystemIds(IdGenerator):
+    """Ids from the system, not from `random`: a job may seed that, and a fork would share its state."""
+
+    def generate_span_id(self) -> int:
+        """64 random bits, not 0."""
+        return int.from_bytes(os.urandom(8)) or 1
+
+    def generate_trace_id(self) -> int:
+        """128 random bits, not 0."""
+        return int.from_bytes(os.urandom(16)) or 1
+
+    def is_trace_id_random(self) -> bool:
+        """W3C's flag: the trace id is random."""
+        return True
 
 
 _W3C = TraceContextTextMapPropagator()
