@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +15,7 @@ from jobs.images.job import ImageResources
 from jobs.images.search.protocol import Candidate, Product, SearchOutcome, SearchResult
 from jobs.images.spec import SPEC
 from toolkit.broker.worker import TIMEOUTS, time_limit
+from toolkit.errors import TransientError
 from toolkit.jobspec import JobSpec, Registry
 from toolkit.ledger.database import Database
 from toolkit.perform import Performer
@@ -99,3 +101,47 @@ def performing(
 def spec_with(**changes: Any) -> JobSpec:
     """The image job's spec, with some of it changed."""
     return dataclasses.replace(SPEC, **changes)
+
+
+@dataclass
+class Scripted:
+    """A search that does what the test wrote beside a product's name first, and remembers what it was asked for."""
+
+    actions: Mapping[str, Callable[[Product], SearchResult | None]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def __call__(self, product: Product) -> SearchResult:
+        self.asked.append(product.draft_id)
+        action = self.actions.get(product.name)
+        return (action(product) if action else None) or found(product)
+
+
+class Once:
+    """An action for several searches: the first one does it, and the others wait until it is done."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._action = action
+        self._lock = threading.Lock()
+        self._done = False
+
+    def __call__(self, _product: Product) -> None:
+        with self._lock:
+            if not self._done:
+                self._action()
+                self._done = True
+
+
+def failing(kind: str = "timeout") -> Callable[[Product], SearchResult]:
+    """A search that fails in a way that passes."""
+
+    def action(_product: Product) -> SearchResult:
+        raise TransientError("the shop does not answer", kind=kind)
+
+    return action
+
+
+@contextmanager
+def in_memory(_settings: object, _tracer: object) -> Iterator[ImageResources]:
+    """JobSpec.resources: a search that needs nobody."""
+    with ThreadPoolExecutor(8, thread_name_prefix="search") as pool:
+        yield ImageResources(search=found, pool=pool)
