@@ -1,4 +1,4 @@
-"""Spans → OTLP protobuf bytes, written by hand because the library's way costs a job of 12 spans 0.4 ms.
+"""Spans → OTLP protobuf bytes, written by hand because the library's way costs a job of 12 spans 0.2 ms more.
 
 The result is, byte for byte, what `opentelemetry.exporter.otlp.proto.common` makes of the same spans; tests
 hold it to that. Field numbers: opentelemetry/proto/trace/v1/trace.proto and common/v1/common.proto. A
