@@ -42,8 +42,11 @@ WRITE_PATIENCE = 10.0
 """Seconds that a guarded write tries again when it meets a lock that is held, before the run fails as transient."""
 
 LOCK_TIMEOUT = "800ms"
-"""Shorter than PostgreSQL's deadlock_timeout (1 s): in a deadlock with the shop's own statements it is the job that gives
-way, never the shop."""
+"""For locks that a body does not ask for NOWAIT. Shorter than PostgreSQL's deadlock_timeout (1 s): in a deadlock with the
+shop's own statements it is the job that gives way, not the shop."""
+
+LOCK_WAITS = (0.02, 0.1)
+"""Seconds between two tries of a guarded write that met a held lock: the first wait, doubled up to the second."""
 
 _YIELDING = (
     psycopg.errors.LockNotAvailable,
@@ -118,6 +121,7 @@ class JobContext:
         Raises psycopg.Error: TK001 when the run is superseded (nothing is written), lock errors after WRITE_PATIENCE.
         """
         deadline = time.monotonic() + WRITE_PATIENCE
+        pause, longest = LOCK_WAITS
         while True:
             try:
                 with self.database.session() as session, session.pipeline(), session.transaction():
@@ -131,7 +135,8 @@ class JobContext:
             except _YIELDING:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(0.02)  # the lock's holder gives no signal across sessions
+                time.sleep(pause)  # the lock's holder gives no signal across sessions
+                pause = min(longest, 2 * pause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,15 +224,19 @@ class Performer:
     @contextmanager
     def _root_span(self, begun: runs.Begun, start_ns: int) -> Iterator[Span]:
         """CONSUMER span `perform {queue}`: linked to the span that asked, and its child on the first run; a later run
-        starts a trace of its own, linked to the run before it."""
+        starts a trace of its own, linked to the run that it tries again or replays."""
         run = begun.run
         asked = context_from(begun.traceparent, begun.tracestate)
         links = [Link(asked.span_context)] if asked else []
+        replays = run.replay_of is not None and run.replay_of == begun.previous_run_id
         if run.number > 1 and begun.previous_trace_id and begun.previous_span_id:
             links.append(
                 Link(
                     _span_context(begun.previous_trace_id, begun.previous_span_id),
-                    {"link.kind": "previous_run"},
+                    {
+                        catalog.LINK: catalog.LINK_REPLAY if replays else catalog.LINK_RETRY,
+                        catalog.RUN_ID: begun.previous_run_id or "",
+                    },
                 )
             )
         with self.tracing.tracer.start_as_current_span(

@@ -21,6 +21,9 @@ from toolkit.ledger.intents import Intent
 RESULT_TTL = 500
 """Seconds that RQ keeps a finished job; the ledger keeps it for good."""
 
+REPLAY_OF = "replay_of"
+"""Field of the hash: which failed run this asking replays; absent on a job's first asking."""
+
 FAILURE_TTL = 365 * 24 * 3600
 """Seconds that RQ keeps a failed job."""
 
@@ -57,5 +60,7 @@ def encode(intent: Intent, spec: JobSpec, connection: redis.Redis) -> dict[str, 
     )
     job.created_at = intent.created_at
     fields = job.to_dict()
-    fields["enqueued_at"] = utcformat(intent.created_at)
+    fields["enqueued_at"] = utcformat(intent.due_at)
+    if intent.replay_of:
+        fields[REPLAY_OF] = intent.replay_of
     return fields

@@ -1,5 +1,6 @@
 """Put a job into its queue exactly once, whatever the broker still knows of it: one Lua script over RQ's own keys.
 
+What the broker knows of an earlier asking (a failed job that is replayed: its registry entry, its error, its expiry) goes.
 A relay that died after its push and before its commit pushes again; the script finds the job waiting and leaves it. With
 `again`, for a job whose worker died, the job is taken out of every list it may be in before it is queued anew.
 """
@@ -15,14 +16,18 @@ from rq.executions import ExecutionRegistry
 from rq.job import Job
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 
+from toolkit.broker.codec import REPLAY_OF
+
 _PLACE = """
 local job, queue, middle, wip, scheduled, failed, finished, queues, executions = unpack(KEYS)
-local id, again = ARGV[1], ARGV[2]
-local status = redis.call('HGET', job, 'status')
-if again == '0' and (status == 'queued' or status == 'started' or status == 'scheduled' or status == 'deferred') then
+local id, again, replay_of = ARGV[1], ARGV[2], ARGV[3]
+local known = redis.call('HMGET', job, 'status', 'replay_of')
+local status = known[1]
+local waits = status == 'queued' or status == 'started' or status == 'scheduled' or status == 'deferred'
+if again == '0' and waits and (known[2] or '') == replay_of then
     return 0
 end
-if again == '1' then
+if again == '1' or waits then
     redis.call('LREM', queue, 0, id)
 end
 redis.call('LREM', middle, 0, id)
@@ -33,8 +38,8 @@ redis.call('DEL', executions)
 redis.call('ZREM', scheduled, id)
 redis.call('ZREM', failed, id)
 redis.call('ZREM', finished, id)
-redis.call('HSET', job, unpack(ARGV, 3))
-redis.call('PERSIST', job)
+redis.call('DEL', job)
+redis.call('HSET', job, unpack(ARGV, 4))
 redis.call('SADD', queues, queue)
 redis.call('RPUSH', queue, id)
 return 1
@@ -55,7 +60,11 @@ class Placer:
         pipe = self._connection.pipeline(transaction=False)
         for job_id, fields in jobs:
             flat = [part for pair in fields.items() for part in pair]
-            self._script(keys=keys(queue, job_id), args=[job_id, "1" if again else "0", *flat], client=pipe)
+            self._script(
+                keys=keys(queue, job_id),
+                args=[job_id, "1" if again else "0", fields.get(REPLAY_OF, ""), *flat],
+                client=pipe,
+            )
         return [bool(answer) for answer in pipe.execute()]
 
 

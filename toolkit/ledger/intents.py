@@ -25,13 +25,16 @@ CHANNEL = "toolkit_intent"
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """One asked job as the relay pushes it. `payload` is JSON text."""
+    """One asked job as the relay pushes it. `payload` is JSON text; `due_at`: since when it may run; `replay_of`: the failed
+    run that it was asked again to replay."""
 
     job_id: str
     job_name: str
     queue: str
     payload: str
     created_at: datetime
+    due_at: datetime
+    replay_of: str | None
     traceparent: str | None
     tracestate: str | None
 
@@ -44,7 +47,10 @@ class Backlog:
     oldest_age: float
 
 
-_COLUMNS = "job_id, job_name, queue, payload::text AS payload, created_at, traceparent, tracestate"
+_COLUMNS = (
+    "job_id, job_name, queue, payload::text AS payload, created_at, due_at, replay_of::text AS replay_of, traceparent,"
+    " tracestate"
+)
 
 
 def ask(
@@ -97,7 +103,7 @@ def claim_unpushed(session: Session, queues: Sequence[str], limit: int) -> list[
     with session.cursor(row_factory=class_row(Intent)) as cursor:
         return cursor.execute(
             f"SELECT {_COLUMNS} FROM toolkit.intent WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async'"
-            " AND queue = ANY(%s) ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED",
+            " AND queue = ANY(%s) ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED",
             (list(queues), limit),
         ).fetchall()
 
@@ -139,7 +145,7 @@ def open_among(session: Session, job_ids: Sequence[str]) -> list[Intent]:
 def backlog(session: Session) -> Backlog:
     """Intents not yet pushed. Reads only."""
     row = session.execute(
-        "SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 FROM toolkit.intent"
+        "SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(due_at)), 0)::float8 FROM toolkit.intent"
         " WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async'"
     ).fetchone()
     assert row is not None  # noqa: S101  an aggregate always gives a row

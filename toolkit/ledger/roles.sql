@@ -23,3 +23,8 @@ GRANT INSERT, UPDATE ON toolkit.intent, toolkit.run TO toolkit_worker, toolkit_o
 GRANT INSERT, DELETE ON toolkit.trace TO toolkit_worker, toolkit_operator, toolkit_app;
 GRANT USAGE ON SEQUENCE toolkit.fence TO toolkit_worker, toolkit_operator;
 GRANT INSERT ON toolkit.audit TO toolkit_operator;
+
+-- Replay: only an operator moves jobs; a worker only notes that a flight landed.
+REVOKE EXECUTE ON FUNCTION toolkit.reopen_jobs, toolkit.lock_jobs FROM toolkit_worker;
+GRANT INSERT, UPDATE ON toolkit.replay, toolkit.replay_item, toolkit.flight TO toolkit_operator;
+GRANT UPDATE (landed_at, outcome) ON toolkit.flight TO toolkit_worker;

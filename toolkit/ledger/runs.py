@@ -22,7 +22,8 @@ _FINISH = "SELECT toolkit.finish_run(%s, %s, %s::jsonb, %s)"
 @dataclass(frozen=True, slots=True)
 class Begun:
     """The answer to `begin`: a run and the payload's JSON text; `refusal` is why it must not run ('' when it may);
-    `retries` made so far; the trace that asked for the job; and the job's previous run, to link to."""
+    `retries` made since the job was asked for or replayed; the trace that asked for the job; and the run to link to: the one
+    before this, or the failed one that this replays."""
 
     run: Run
     payload: str
@@ -30,6 +31,7 @@ class Begun:
     retries: int
     traceparent: str | None
     tracestate: str | None
+    previous_run_id: str | None
     previous_trace_id: str | None
     previous_span_id: str | None
 
@@ -47,7 +49,8 @@ def begin(
     """Become the holder of the job for `lease` seconds. Raises NotFound when the ledger has no such intent."""
     row: Any = session.execute(
         "SELECT verdict, run_id::text, fence, job_name, queue, payload, number, asked_at, started_at, queue_wait,"
-        " replay_of::text, retries, traceparent, tracestate, previous_trace_id, previous_span_id"
+        " replay_of::text, retries, traceparent, tracestate,"
+        " previous_run_id, previous_trace_id, previous_span_id"
         " FROM toolkit.begin_run(%s, %s, %s, %s, %s, %s)",
         (job_id, worker, host, release, lease, mode.value),
     ).fetchone()

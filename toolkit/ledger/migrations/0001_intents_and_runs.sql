@@ -23,10 +23,13 @@ CREATE TABLE toolkit.intent (
     pushes      integer NOT NULL DEFAULT 0,
     due_at      timestamptz NOT NULL DEFAULT clock_timestamp(), -- a retry waits until then
     done_at     timestamptz,                      -- no further run is needed
-    outcome     text                              -- of the run that ended the job
+    outcome     text,                             -- of the run that ended the job
+    replay_of   uuid,                             -- replayed: the failed run that the runs from here on replay
+    reopened_after integer                        -- replayed: the number of that run; attempts are counted from there
 ) WITH (fillfactor = 85);
 COMMENT ON TABLE toolkit.intent IS 'A job that was asked for, in the transaction of the rows it is about.';
-CREATE INDEX intent_unpushed ON toolkit.intent (created_at) WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async';
+-- By due_at, not created_at: a replay of last week's job goes behind the jobs that wait now.
+CREATE INDEX intent_unpushed ON toolkit.intent (due_at) WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async';
 CREATE INDEX intent_open ON toolkit.intent (pushed_at) WHERE done_at IS NULL AND pushed_at IS NOT NULL;
 CREATE INDEX intent_created ON toolkit.intent (created_at);
 
@@ -165,7 +168,8 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Give a run up as lost: its holder is gone. The record waits in `uncounted` until a supervisor has counted it.
--- A job that killed three workers is not tried again by itself: it is done, as lost, and waits for an engineer.
+-- A job that killed three workers (since it was asked for, or replayed) is not tried again by itself: it is done, as lost,
+-- and waits for an engineer.
 CREATE FUNCTION toolkit.lose_run(p_run_id uuid, p_reason text, p_error_type text) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -181,7 +185,8 @@ BEGIN
         RETURN false;
     END IF;
     UPDATE toolkit.run r SET uncounted = toolkit.record_of(r) WHERE r.run_id = p_run_id;
-    IF (SELECT count(*) FROM toolkit.run r WHERE r.job_id = job AND r.reason = 'killed') >= 3 THEN
+    IF (SELECT count(*) FROM toolkit.run r JOIN toolkit.intent i USING (job_id)
+        WHERE r.job_id = job AND r.reason = 'killed' AND r.number > coalesce(i.reopened_after, 0)) >= 3 THEN
         UPDATE toolkit.intent i SET done_at = moment, outcome = 'lost' WHERE i.job_id = job;
     END IF;
     RETURN true;
@@ -194,12 +199,13 @@ CREATE FUNCTION toolkit.begin_run(
 ) RETURNS TABLE (
     verdict text, run_id uuid, fence bigint, job_name text, queue text, payload text, number integer,
     asked_at timestamptz, started_at timestamptz, queue_wait double precision, replay_of uuid,
-    retries integer, traceparent text, tracestate text, previous_trace_id text, previous_span_id text
+    retries integer, traceparent text, tracestate text, previous_run_id text, previous_trace_id text, previous_span_id text
 )
 LANGUAGE plpgsql AS $$
 DECLARE
     asked    toolkit.intent;
     previous toolkit.run;
+    linked   toolkit.run; -- the run to link to: the one before this, or the failed one that this replays
     moment   timestamptz := clock_timestamp();
     ready_at timestamptz;
     refusal  text := '';
@@ -225,13 +231,13 @@ BEGIN
     verdict := CASE WHEN refusal = '' THEN 'run' ELSE refusal END;
     INSERT INTO toolkit.run AS r (
         job_id, job_name, queue, number, mode, worker, host, release, lease_until, queue_wait, started_at, trace_id,
-        outcome, reason, finished_at, duration
+        replay_of, outcome, reason, finished_at, duration
     ) VALUES (
         p_job_id, asked.job_name, asked.queue, coalesce(previous.number, 0) + 1, p_mode, p_worker, p_host, p_release,
         CASE WHEN refusal = '' THEN moment + p_lease * interval '1 second' END,
         greatest(0, extract(epoch FROM moment - ready_at)), moment,
         CASE WHEN previous.run_id IS NULL THEN coalesce(split_part(asked.traceparent, '-', 2), '') ELSE '' END,
-        CASE WHEN refusal <> '' THEN 'skipped' END, refusal,
+        CASE WHEN refusal = '' THEN asked.replay_of END, CASE WHEN refusal <> '' THEN 'skipped' END, refusal,
         CASE WHEN refusal <> '' THEN moment END, CASE WHEN refusal <> '' THEN 0 END
     )
     RETURNING r.run_id, r.fence, r.job_name, r.queue, asked.payload::text, r.number, asked.created_at, r.started_at, r.queue_wait,
@@ -239,12 +245,21 @@ BEGIN
     INTO run_id, fence, job_name, queue, payload, number, asked_at, started_at, queue_wait, replay_of;
     retries := 0;
     IF previous.run_id IS NOT NULL THEN
-        SELECT count(*) INTO retries FROM toolkit.run r WHERE r.job_id = p_job_id AND r.retry_at IS NOT NULL;
+        SELECT count(*) INTO retries FROM toolkit.run r
+        WHERE r.job_id = p_job_id AND r.retry_at IS NOT NULL AND r.number > coalesce(asked.reopened_after, 0);
+        SELECT * INTO linked FROM toolkit.run r
+        WHERE r.job_id = p_job_id AND r.number BETWEEN coalesce(asked.reopened_after, 0) + 1 AND previous.number
+              AND NOT (coalesce(r.outcome, '') = 'skipped' AND r.reason IN ('already_done', 'already_running'))
+        ORDER BY r.number DESC LIMIT 1;
+        IF linked.run_id IS NULL AND asked.replay_of IS NOT NULL THEN
+            SELECT * INTO linked FROM toolkit.run r WHERE r.run_id = asked.replay_of;
+        END IF;
     END IF;
     traceparent := asked.traceparent;
     tracestate := asked.tracestate;
-    previous_trace_id := previous.trace_id;
-    previous_span_id := previous.span_id;
+    previous_run_id := linked.run_id;
+    previous_trace_id := linked.trace_id;
+    previous_span_id := linked.span_id;
     RETURN NEXT;
 END $$;
 
