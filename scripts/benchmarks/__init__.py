@@ -1,0 +1,1 @@
+"""Benchmarks, run by `scripts/bench`. Nothing in the toolkit imports them."""
