@@ -3,6 +3,10 @@
 Rules (design, section 2): the merchant, the order and then the drafts in id order are locked FOR KEY SHARE, parents first,
 so that no delete can come between the lock and the insert and two jobs cannot deadlock; ids are derived, so a second
 write is a no-op; a draft that is gone, or another merchant's by now, gets nothing and is told by its absence.
+
+NOWAIT: the job never waits for the shop while it holds what the shop may want, so no deadlock has the job in it. A lock
+time-out would not do: it counts for each lock, and a job that waits for two deletes in turn can outwait a third one's
+deadlock_timeout. A lock that is held makes the guarded write begin again (toolkit/perform.py).
 """
 
 from __future__ import annotations
@@ -27,13 +31,14 @@ class Attached:
 
 _ATTACH = """
 WITH tenant AS MATERIALIZED (
-    SELECT m.id FROM "Merchant" m WHERE m.id = %(merchant)s FOR KEY SHARE
+    SELECT m.id FROM "Merchant" m WHERE m.id = %(merchant)s FOR KEY SHARE NOWAIT
 ), wanted_order AS MATERIALIZED (
-    SELECT o.id FROM "PurchaseOrder" o JOIN tenant ON o."merchantId" = tenant.id WHERE o.id = %(order)s FOR KEY SHARE OF o
+    SELECT o.id FROM "PurchaseOrder" o JOIN tenant ON o."merchantId" = tenant.id WHERE o.id = %(order)s
+    FOR KEY SHARE OF o NOWAIT
 ), alive AS MATERIALIZED (
     SELECT d.id FROM "ProductDraft" d JOIN wanted_order ON d."purchaseOrderId" = wanted_order.id
     WHERE d.id = ANY(%(drafts)s) AND d."merchantId" = %(merchant)s
-    ORDER BY d.id FOR KEY SHARE OF d
+    ORDER BY d.id FOR KEY SHARE OF d NOWAIT
 ), attached AS (
     INSERT INTO "ProductImage" (id, "productDraftId", url, source, position, width, height, "createdAt")
     SELECT c.id, c.draft, c.url, c.source, c.position, c.width, c.height, %(now)s
