@@ -17,7 +17,7 @@ from jobs.images.spec import SPEC
 from toolkit.broker.worker import TIMEOUTS, time_limit
 from toolkit.errors import TransientError
 from toolkit.jobspec import JobSpec, Registry
-from toolkit.ledger.database import Database
+from toolkit.ledger.database import Database, Session
 from toolkit.perform import Performer
 from toolkit.run import Run, RunRecord
 from toolkit.telemetry import logs
@@ -57,6 +57,19 @@ class Heard:
         self.told.append((trace_id, job_id, data, count))
 
 
+class CountingDatabase(Database):
+    """Counts the sessions that were opened: a job that meets a held lock opens one after another."""
+
+    opened = 0
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """As Database."""
+        self.opened += 1
+        with super().session() as session:
+            yield session
+
+
 def no_limit(_seconds: float) -> AbstractContextManager[object]:
     """For performing in a thread, where no alarm rings."""
     return nullcontext()
@@ -74,7 +87,7 @@ def performing(
     environ: Mapping[str, Any] | None = None,
 ) -> Iterator[Performer]:
     """A performer with this search, on this database."""
-    database = Database(url)
+    database = CountingDatabase(url)
     pool = ThreadPoolExecutor(8, thread_name_prefix="search")
     try:
         yield Performer(
