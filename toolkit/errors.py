@@ -8,6 +8,8 @@
     │   └── UnknownJob            2   no job of that name is registered
     ├── NotFound                  1   no such job, run or trace
     ├── AlreadyImported           5   the order is there already
+    ├── Refused                   5   it would touch what it must not touch
+    ├── FlipLost                  5   somebody else flipped the toggle meanwhile
     ├── DependencyUnreachable     4   PostgreSQL, the broker or a tool does not answer
     ├── NotInitialised            2   schema `toolkit` is missing or older than this release
     ├── Superseded                1   another run holds the job now; nothing was written
@@ -69,6 +71,18 @@ class NotFound(ToolkitError):
 
 class AlreadyImported(ToolkitError):
     """The merchant already has a purchase order of that number."""
+
+    exit_code = 5
+
+
+class Refused(ToolkitError):
+    """The command could do it, and will not: it would touch what it must not touch."""
+
+    exit_code = 5
+
+
+class FlipLost(ToolkitError):
+    """A toggle moved on between the look and the flip; nothing was changed."""
 
     exit_code = 5
 
