@@ -173,7 +173,7 @@ class _Work:
 
     def _search_one(self, draft: Draft) -> Searched:
         started = time.monotonic()
-        with self.context.span("images.search") as span:
+        with self.context.span("images.search", **{"product.sku": draft.sku or ""}) as span:
             product = Product(draft.id, draft.sku or "", draft.name, draft.product_url)
             try:
                 result = self.resources.search(product)
@@ -185,7 +185,6 @@ class _Work:
                     "images.source": result.source,
                     "images.outcome": result.outcome,
                     "images.candidates": len(result.candidates),
-                    "product.sku": product.sku,
                 }
             )
         return Searched(draft, result, None, time.monotonic() - started)

@@ -62,6 +62,20 @@ def test_a_job_reads_from_enqueue_over_the_wait_to_the_last_write() -> None:
     ]
 
 
+def test_a_step_of_the_job_is_told_by_its_own_attributes() -> None:
+    search = span(
+        "images.search",
+        0,
+        5,
+        product__sku="MUG-01",
+        images__candidates=3,
+        job__name="j",
+        messaging__system="rq",
+    )
+    (trace,) = arrange([search])
+    assert trace.rows[0].mark == "sku=MUG-01 candidates=3"
+
+
 def test_a_wait_of_three_minutes_is_cut_and_leaves_the_scale_to_the_run() -> None:
     lines = drawn(job(wait=180_000))
     wait = next(line for line in lines if WAIT in line)

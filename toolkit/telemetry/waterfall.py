@@ -150,7 +150,13 @@ def _detail(attributes: Mapping[str, Any]) -> str:
     where = attributes.get(catalog.URL_FULL) or attributes.get(catalog.SERVER_ADDRESS)
     if status is not None or catalog.HTTP_METHOD in attributes:
         return " ".join(str(part) for part in (status, _short_url(str(where or ""))) if part)
-    return str(attributes.get(catalog.DB_QUERY_SUMMARY) or "")
+    return str(attributes.get(catalog.DB_QUERY_SUMMARY) or _own(attributes))
+
+
+def _own(attributes: Mapping[str, Any]) -> str:
+    """A job's own attributes, `images.found = 3` as `found=3`; those of the toolkit and of messaging are told elsewhere."""
+    told = {key: value for key, value in attributes.items() if not key.startswith(("job.", "messaging."))}
+    return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in told.items())
 
 
 def _short_url(url: str) -> str:
