@@ -67,7 +67,7 @@ def find(session: Session, text: str) -> list[Match]:
 
 def one(session: Session, text: str) -> str:
     """The job that `text` means. Raises NotFound, or UsageError when it may mean several."""
-    return _single(session, text, some(session, text))
+    return only(session, text, some(session, text))
 
 
 def some(session: Session, text: str) -> list[Match]:
@@ -82,7 +82,8 @@ def some(session: Session, text: str) -> list[Match]:
     return found
 
 
-def _single(session: Session, text: str, found: list[Match]) -> str:
+def only(session: Session, text: str, found: list[Match]) -> str:
+    """The one job that was found. Raises UsageError, naming them, when there are several."""
     if len(found) == 1:
         return found[0].job_id
     known = lines(session, [match.job_id for match in found[:MOST]])

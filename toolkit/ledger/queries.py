@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 
 from toolkit.errors import NotFound
 from toolkit.ledger.database import Session
+from toolkit.ledger.traces import TraceChunk
 from toolkit.ledger.views import RUNNING, WAITING, FailedGroup, Filters, JobLine, JobView, RunView, Summary
 from toolkit.run import CORE_SKIP_REASONS, Outcome
 
@@ -130,6 +131,16 @@ def job(session: Session, job_id: str) -> JobView:
     with session.cursor(row_factory=class_row(RunView)) as cursor:
         runs = cursor.execute(_RUNS, (job_id,)).fetchall()
     return JobView(line=found[0], asked_trace_id=asked[0], runs=tuple(runs))
+
+
+def span_chunks(session: Session, job_ids: Sequence[str], trace_ids: Sequence[str]) -> list[TraceChunk]:
+    """The kept spans of these jobs, and those of these traces that belong to no job, oldest first."""
+    with session.cursor(row_factory=class_row(TraceChunk)) as cursor:
+        return cursor.execute(
+            "SELECT trace_id, job_id, spans FROM toolkit.trace"
+            " WHERE job_id = ANY(%s) OR trace_id = ANY(%s) AND job_id = '' ORDER BY recorded_at",
+            (list(job_ids), list(trace_ids)),
+        ).fetchall()
 
 
 def newest_asked(session: Session) -> datetime | None:

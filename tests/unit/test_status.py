@@ -1,0 +1,96 @@
+"""What `toolkit status` calls wrong, and its exit code. Pure: no servers."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from toolkit.broker.view import QueueView, WorkerView
+from toolkit.ledger.views import Summary
+from toolkit.status import LATE, SILENCE, Schema, Server, Status, exit_code, judge
+
+SERVER = Server(name="PostgreSQL", state="ok", source="DATABASE_URL", url="", version="18", detail="")
+WORKER = WorkerView("host.1.0", "host", 42, "idle", ("images",), None, 1.0, 0, 0)
+QUEUE = QueueView("images", 0, 0, 0, 0, 0, 0, 0, 0.0)
+QUIET = Summary(
+    since=datetime(2025, 10, 11, tzinfo=UTC), unpushed=0, unpushed_age=0.0, due=0, due_age=0.0, running=0, silent=0, retries=0,
+    next_retry=None, runs={"processed": 5, "skipped": 1, "failed": 0, "lost": 0, "running": 0},
+)  # fmt: skip
+FINE = Status(
+    release="r1", postgres=SERVER, broker=dataclasses.replace(SERVER, name="the broker", source="embedded"),
+    schema=Schema("0001", "0001"), ledger=QUIET, queues=(QUEUE,), workers=(WORKER,), longest=180.0,
+)  # fmt: skip
+
+
+def with_(**changes: Any) -> Status:
+    return dataclasses.replace(FINE, **changes)
+
+
+def ledger(**changes: Any) -> Status:
+    return with_(ledger=dataclasses.replace(QUIET, **changes))
+
+
+def test_all_is_well() -> None:
+    assert judge(FINE) == []
+    assert exit_code(FINE, []) == 0
+
+
+@pytest.mark.parametrize(
+    ("seen", "word", "following"),
+    [
+        (with_(workers=(), queues=(dataclasses.replace(QUEUE, queued=3),)), "3 jobs wait and no worker", "toolkit worker"),
+        (with_(workers=(), ledger=dataclasses.replace(QUIET, due=1)), "1 job waits and no worker", "toolkit worker"),
+        (with_(workers=(dataclasses.replace(WORKER, state="dead"),), queues=(dataclasses.replace(QUEUE, queued=1),)),
+         "1 job waits and no worker", "toolkit worker"),
+        (ledger(unpushed=2, unpushed_age=LATE + 1), "2 committed intents are not in the queue", "toolkit worker"),
+        (ledger(silent=1), "1 run is past the lease", "toolkit worker"),
+        (ledger(runs=QUIET.runs | {"lost": 1}), "1 run was lost", "toolkit jobs failed --since 1h"),
+        (with_(schema=Schema(None, "0001"), ledger=None), "schema toolkit is missing", "toolkit init"),
+        (with_(schema=Schema("0000", "0001")), "revision 0000, this release wants 0001", "toolkit init"),
+        (with_(schema=Schema(None, "0001", "may not read", "GRANT it")), "may not read", "GRANT it"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_with_the_next_command(seen: Status, word: str, following: str) -> None:
+    first = judge(seen)[0]
+    assert word in first.what
+    assert (first.next, first.wrong) == (following, True)
+    assert exit_code(seen, judge(seen)) == 1
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        ledger(runs=QUIET.runs | {"failed": 3}),
+        ledger(unpushed=1, unpushed_age=LATE - 1),
+        with_(workers=()),
+        with_(workers=(WORKER, dataclasses.replace(WORKER, state="dead"))),
+        with_(queues=(dataclasses.replace(QUEUE, queued=100),)),
+    ],
+)
+def test_what_is_only_worth_knowing_leaves_the_exit_code_alone(seen: Status) -> None:
+    assert exit_code(seen, judge(seen)) == 0
+
+
+def test_a_server_away_is_told_first_and_the_rest_is_still_judged() -> None:
+    away = dataclasses.replace(FINE.broker, state="away", detail="refused")
+    seen = with_(broker=away, queues=None, workers=None, ledger=dataclasses.replace(QUIET, silent=1))
+    assert [finding.next for finding in judge(seen)] == ["toolkit up", "toolkit worker"]
+    assert exit_code(seen, judge(seen)) == 4
+
+
+@pytest.mark.parametrize(
+    ("worker", "state"),
+    [
+        (WORKER, "idle"),
+        (dataclasses.replace(WORKER, heartbeat_age=SILENCE + 1), "dead"),
+        (dataclasses.replace(WORKER, state="busy", job_id="j", heartbeat_age=SILENCE + 1), "busy"),
+        (dataclasses.replace(WORKER, state="busy", job_id="j", heartbeat_age=SILENCE + 181), "dead"),
+    ],
+)
+def test_a_worker_without_a_heartbeat_is_dead_but_a_long_job_is_no_death(
+    worker: WorkerView, state: str
+) -> None:
+    assert FINE.worker_state(worker) == state
