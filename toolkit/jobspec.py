@@ -7,7 +7,7 @@ otherwise. Only names in the registry ever run.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
     from sqlalchemy import Connection
 
+    from toolkit.ledger.database import Session
     from toolkit.perform import JobContext
     from toolkit.settings import Settings
 
@@ -101,6 +102,11 @@ class JobSpec:
     """Module prefixes whose frames count in an error's fingerprint."""
     create_schema: Callable[[Connection], None] | None = None
     """Creates the job's tables; called only on the embedded database and in tests."""
+    still_wanted: Callable[[Session, Sequence[Any]], Sequence[str]] | None = None
+    """For each of many decoded payloads, in order: '' while the job is wanted, else why it is gone (a skip reason). From
+    live rows, in a few round trips whatever the number. None: always wanted."""
+    upcast: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    """The ids inside a payload of an older form, as today's payload; raises PayloadRefused."""
     grants: str = ""
     """SQL that gives the worker role what the body needs; run by `toolkit init` when it may."""
 

@@ -12,6 +12,8 @@ from jobs import catalog
 from jobs.images import words
 from jobs.images.job import ImagePayload, ImageResources, process_images
 from jobs.images.settings import ImageSettings
+from jobs.images.still_wanted import still_wanted
+from jobs.images.upcast import upcast
 from toolkit.jobspec import JobSpec, RetryPolicy
 from toolkit.settings import Settings
 
@@ -64,5 +66,7 @@ SPEC = JobSpec(
     log_events=words.LOG_EVENTS,
     in_app=("jobs.",),
     create_schema=catalog.create,
+    still_wanted=still_wanted,
+    upcast=upcast,
     grants=GRANTS,
 )
