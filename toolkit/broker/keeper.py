@@ -101,13 +101,14 @@ class Keeper:
             queues, connection=broker, serializer=JSONSerializer, logging_level="WARNING"
         )
         self._looks_soon = 0
+        self._hurried = False
         both = ("database", "broker")
         self._chores = {
             "renew": _Chore(lease / 3, self._renew, ("database",)),
             "lose": _Chore(min(2.0, lease / 3), self._lose, ("database",)),
             "count": _Chore(0.5, self._count, ("database",)),
             "mark": _Chore(0.5, self._mark, ("broker",)),
-            "reconcile": _Chore(10.0, reconciler.run_once, both),
+            "reconcile": _Chore(10.0, self._reconcile, both),
             "schedule": _Chore(0.5, self._schedule, ("broker",)),
             "gauges": _Chore(2.0, self._gauges, both),
             "prune": _Chore(300.0, self._prune, both),
@@ -123,11 +124,12 @@ class Keeper:
                 chore.due = now + chore.every
         if self._looks_soon and now >= self._chores["reconcile"].due - 9.5:
             self._looks_soon -= 1
+            self._hurried = True
             self._chores["reconcile"].due = now
         return done
 
     def look_soon(self) -> None:
-        """A worker died: look for its job twice within a second, wherever it left it."""
+        """A worker died: look for its job three times within two seconds, wherever it left it, however new it is."""
         self._looks_soon = 3
 
     def _renew(self) -> None:
@@ -149,6 +151,10 @@ class Keeper:
     def _mark(self) -> None:
         if self._reconciler.broker_was_emptied():
             self._reconciler.run_once(grace=0.0)
+
+    def _reconcile(self) -> None:
+        hurried, self._hurried = self._hurried, False
+        self._reconciler.run_once(grace=0.0 if hurried else None)
 
     def _schedule(self) -> None:
         """RQ's scheduler without its process: retries whose time has come go back to their queue."""

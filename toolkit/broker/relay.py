@@ -31,7 +31,7 @@ POLL = 0.5
 
 @dataclass(slots=True)
 class Relay:
-    """Moves intents of the registry's queues. `run_once()` does one batch and returns how many it moved."""
+    """Moves intents of the registry's jobs; what only another release knows is left to it. `run_once()` does one batch and returns how many it moved."""
 
     database: Database
     broker: redis.Redis
@@ -46,7 +46,7 @@ class Relay:
     def run_once(self) -> int:
         """Push one batch; returns its size, 0 when nothing waits. Raises when PostgreSQL or the broker is away."""
         with self.database.session() as session, session.transaction():
-            batch = intents.claim_unpushed(session, self.registry.queues, self.batch)
+            batch = intents.claim_unpushed(session, tuple(self.registry.specs), self.batch)
             if batch:
                 self.push(batch)
                 intents.mark_pushed(session, [intent.job_id for intent in batch])

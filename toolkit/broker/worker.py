@@ -34,6 +34,9 @@ from toolkit.run import Mode
 from toolkit.telemetry import catalog
 
 _POP = """
+if redis.call('EXISTS', KEYS[3]) == 1 then
+    return false
+end
 local id = redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT')
 if not id then
     return false
@@ -131,7 +134,7 @@ class FreshWorker(SimpleWorker):
     def _ask_next(self, pipe: Pipeline) -> None:
         """Two commands at a pipeline's end: is the queue suspended, and the next job with its hash."""
         pipe.exists(WORKERS_SUSPENDED)
-        keys = (self.queue.key, self.queue.intermediate_queue_key)
+        keys = (self.queue.key, self.queue.intermediate_queue_key, WORKERS_SUSPENDED)
         pipe.eval(_POP, len(keys), *keys, FreshJob.redis_job_namespace_prefix)
 
     def _answered(self, answers: list[Any]) -> FreshJob | None:

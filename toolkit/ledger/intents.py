@@ -98,13 +98,13 @@ def adopt(session: Session, spec: JobSpec, job_id: str, payload: Payload, asked_
     )
 
 
-def claim_unpushed(session: Session, queues: Sequence[str], limit: int) -> list[Intent]:
+def claim_unpushed(session: Session, job_names: Sequence[str], limit: int) -> list[Intent]:
     """Lock up to `limit` intents that wait for a relay. The caller is in a transaction; other relays skip these."""
     with session.cursor(row_factory=class_row(Intent)) as cursor:
         return cursor.execute(
             f"SELECT {_COLUMNS} FROM toolkit.intent WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async'"
-            " AND queue = ANY(%s) ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED",
-            (list(queues), limit),
+            " AND job_name = ANY(%s) ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED",
+            (list(job_names), limit),
         ).fetchall()
 
 
@@ -116,19 +116,27 @@ def mark_pushed(session: Session, job_ids: Sequence[str]) -> None:
     )
 
 
-def overdue(session: Session, queues: Sequence[str], *, older_than: float) -> Iterator[Intent]:
-    """Open intents that the broker should have and that nobody runs: pushed and due at least `older_than` seconds ago, or
+def now(session: Session) -> datetime:
+    """The database's clock, which `pushed_at` is told by."""
+    row = session.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None  # noqa: S101  a SELECT without FROM gives a row
+    moment: datetime = row[0]
+    return moment
+
+
+def overdue(session: Session, job_names: Sequence[str], *, before: datetime) -> Iterator[Intent]:
+    """Open intents that the broker should have and that nobody runs: pushed and due before `before`, or
     an inline run whose importer died. Streams; the caller is in a transaction and looks into the broker."""
     with session.cursor(name="overdue", row_factory=class_row(Intent)) as cursor:
         cursor.itersize = 2000
         cursor.execute(
-            f"SELECT {_COLUMNS} FROM toolkit.intent i WHERE done_at IS NULL AND queue = ANY(%s)"
-            " AND (pushed_at < clock_timestamp() - %s * interval '1 second'"
+            f"SELECT {_COLUMNS} FROM toolkit.intent i WHERE done_at IS NULL AND job_name = ANY(%s)"
+            " AND (pushed_at < %s"
             "      OR (mode = 'sync' AND pushed_at IS NULL AND EXISTS"
             "          (SELECT FROM toolkit.run r WHERE r.job_id = i.job_id AND r.outcome = 'lost')))"
-            " AND due_at < clock_timestamp() - %s * interval '1 second'"
+            " AND due_at < %s"
             " AND NOT EXISTS (SELECT FROM toolkit.run r WHERE r.job_id = i.job_id AND r.outcome IS NULL)",
-            (list(queues), older_than, older_than),
+            (list(job_names), before, before),
         )
         yield from cursor
 
