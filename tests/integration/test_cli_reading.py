@@ -132,7 +132,7 @@ def test_show_is_a_page_for_the_engineer_on_call(toolkit: Toolkit, session: Sess
     done = toolkit("jobs", "show", "order-1")
     assert done.returncode == 0
     for part in (
-        job_id, "failed  integrity: ForeignKeyViolation", "purchaseOrderId=order-1", '"success":false', "database refused a write",
+        job_id, "failed  integrity: ForeignKeyViolation", "purchaseOrderId=order-1", '"success":false', "refused a write",
         "run 1", "ConnectTimeout: images.example: timed out", "run 2", "23503  ProductImage_productDraftId_fkey", "f00dfeed0001",
         "release r1",
     ):  # fmt: skip
