@@ -1,7 +1,8 @@
 """A purchase order file, all the way in: read, workflow in one transaction, and the images now (synchronous mode) or later.
 
-The order's mode is fixed when it is created and travels in its intent. In synchronous mode the same job body runs here,
-with the same run, spans and counts; the order is committed before, so a failure of the images loses no order.
+The order's mode is fixed when it is created, by asking the toggle through OpenFeature, and travels in its intent. In
+synchronous mode the same job body runs here, with the same run, spans and counts; the order is committed before, so a failure
+of the images loses no order.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ from toolkit.perform import Performed
 from toolkit.run import Mode
 from toolkit.telemetry import catalog
 from toolkit.telemetry.traces import inject
+from toolkit.toggle.switch import Choice
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What came of a file: the order, its mode, its trace, and the inline run's end (None in asynchronous mode)."""
+    """What came of a file: the order, its mode and why, its trace, and the inline run's end (None in asynchronous mode)."""
 
     order: ImportedOrder
     mode: Mode
+    why: str
     trace_id: str
     performed: Performed | None
 
@@ -45,16 +48,18 @@ def import_file(
     merchant: str | None = None,
     number: str | None = None,
     progress: Callable[[int], None] | None = None,
-    committed: Callable[[ImportedOrder, Mode], None] | None = None,
+    committed: Callable[[ImportedOrder, Choice], None] | None = None,
 ) -> Imported:
-    """Import one purchase order file. `progress` is told lines written, `committed` the order before its inline run.
+    """Import one purchase order file. `progress` is told lines written, `committed` the order and its mode before an inline
+    run.
 
     Raises InputFileError (nothing is changed), AlreadyImported, NotInitialised, DependencyUnreachable.
     """
     order = read_order(path, merchant, number)
     app.require_schema()
     spec = app.registry.get(words.NAME)
-    mode = Mode.ASYNC if app.settings.async_image_processing else Mode.SYNC
+    switch = app.switch
+    choice = Choice(Mode.SYNC, "not asked yet")
     tracer = app.tracing.tracer
     with tracer.start_as_current_span("import order", attributes={"order.lines": order.count}) as root:
         trace_id = f"{root.get_span_context().trace_id:032x}"
@@ -64,12 +69,23 @@ def import_file(
                 catalog.span_enqueue(spec.queue), kind=SpanKind.PRODUCER
             ) as span:
                 job_id = intents.ask(
-                    connection, spec, payload, mode=mode, release=app.settings.release, context=inject(span)
+                    connection,
+                    spec,
+                    payload,
+                    mode=choice.mode,
+                    release=app.settings.release,
+                    context=inject(span),
                 )
                 span.set_attributes(catalog.messaging_attributes(catalog.OPERATION_SEND, spec.queue, job_id))
             return job_id
 
-        with app.database.begin() as connection:
+        with switch.pledge() as pledge, app.database.begin() as connection:
+
+            def choose(order_id: str, merchant_id: str) -> Mode:
+                nonlocal choice
+                choice = switch.choose(spec.toggle, order_id, merchant_id, pledge)
+                return choice.mode
+
             imported = import_order(
                 connection,
                 order,
@@ -77,16 +93,15 @@ def import_file(
                 now=datetime.now(UTC),
                 new_id=id_maker(lambda: datetime.now(UTC), os.urandom),
                 progress=progress,
-                mode=mode,
+                mode=choose,
                 create_merchant=app.settings.database_url is None,
             )
     sink = app.inline_sink()
     data, count = app.tracing.take()
     sink.spans(trace_id, imported.job_id, "", data, count)
     if committed is not None:
-        committed(imported, mode)
+        committed(imported, choice)
     performed = None
-    if mode is Mode.SYNC:
-        performer = app.inline_performer(sink)
-        performed = performer.perform(imported.job_id, mode=mode)
-    return Imported(imported, mode, trace_id, performed)
+    if choice.mode is Mode.SYNC:
+        performed = app.inline.perform(imported.job_id, mode=Mode.SYNC)
+    return Imported(imported, choice.mode, choice.why, trace_id, performed)

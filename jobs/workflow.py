@@ -56,15 +56,16 @@ def import_order(
     now: datetime,
     new_id: Callable[[], str],
     progress: Callable[[int], None] | None = None,
-    mode: Mode = Mode.ASYNC,
+    mode: Mode | Callable[[str, str], Mode] = Mode.ASYNC,
     create_merchant: bool = False,
 ) -> ImportedOrder:
     """Write the order and ask for its images, all in `connection`'s transaction (READ COMMITTED).
 
     `ask` gets the connection and the payload (purchaseOrderId, merchantId, workflowId) and returns the job's
     id; `progress` gets the number of lines written so far, after each batch; `now` is aware.
-    `create_merchant`: add the merchant when there is none of that id (embedded database); without it that is
-    NotFound.
+    `mode`, or what gives it for the order's and the merchant's id, is asked for at the very end: an import that began
+    before a flip goes by the flip. `create_merchant`: add the merchant when there is none of that id (embedded database);
+    without it that is NotFound.
 
     Raises AlreadyImported before any write, InputFileError when the file has changed since it was checked;
     errors of COPY are psycopg's own, not wrapped by SQLAlchemy. After an error, roll back.
@@ -81,13 +82,14 @@ def import_order(
         lines += len(batch)
         if progress:
             progress(lines)
+    chosen = mode if isinstance(mode, Mode) else mode(order_id, header.merchant_id)
     workflow_id = new_id()
     connection.execute(
         catalog.workflow_execution.insert().values(
             id=workflow_id,
             purchaseOrderId=order_id,
             status="completed",
-            mode=mode.value,
+            mode=chosen.value,
             startedAt=moment,
             completedAt=moment,
         )

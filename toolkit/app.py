@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from toolkit.telemetry.logs import Log
     from toolkit.telemetry.metrics import Metrics
     from toolkit.telemetry.traces import Tracing
+    from toolkit.toggle.flip import Flipper
+    from toolkit.toggle.switch import Switch
+    from toolkit.toggle.watch import Kind, Watcher
 
 
 class App:
@@ -197,6 +200,41 @@ class App:
         performer = self.performer(worker=name, sink=sink)
         return dataclasses.replace(performer, lease=longest + self.settings.lease)
 
+    @cached_property
+    def inline(self) -> Performer:
+        """The performer of synchronous mode: it tells the ledger, and lives as long as the app."""
+        return self.inline_performer(self.inline_sink())
+
+    def watch(self, kind: Kind, name: str = "") -> Watcher:
+        """A watcher of the registered jobs' toggles, for `name` (default: this process). Start it; it ends with the app."""
+        from toolkit.broker.supervisor import identity
+        from toolkit.toggle.watch import Process, Watcher
+
+        watcher = Watcher(
+            url=self.database_url,
+            names=self.registry.toggles,
+            process=Process(name or identity(self.host), kind, self.host, os.getpid(), self.settings.release),
+            switched_off=self.settings.switched_off,
+            direct=self.settings.prepared_statements,
+        )
+        self._stack.callback(watcher.close)
+        return watcher
+
+    @cached_property
+    def switch(self) -> Switch:
+        """What an importer asks for each order's mode: an OpenFeature client, on the ledger's provider unless the shop has
+        set its own."""
+        from toolkit.toggle.switch import Switch
+
+        return Switch.open(self.watch("importer"), self.log)
+
+    @cached_property
+    def flipper(self) -> Flipper:
+        """Flips toggles in this operator's name."""
+        from toolkit.toggle.flip import Flipper
+
+        return Flipper(self.database, self.tracing.tracer, self.log, self.settings.operator)
+
     def supervise(self, processes: int) -> int:
         """Run the supervisor of this host until SIGTERM or SIGINT; a second one ends the workers. Returns 0."""
         from toolkit.broker import connection, supervisor
@@ -206,17 +244,17 @@ class App:
         from toolkit.broker.relay import Doorbell, Relay
         from toolkit.broker.span_store import SpanStore
         from toolkit.telemetry import catalog
+        from toolkit.toggle.gauges import ToggleGauges
 
         self.require_schema()
         connection.check(self.broker, self.redis_url)
         settings = self.settings
         metrics = self.metrics
-        metrics.set_toggle(
-            "ASYNC_IMAGE_PROCESSING",
-            variant="async" if settings.async_image_processing else "sync",
-            version="environment",
-            enabled=settings.async_image_processing,
-        )
+        identity = supervisor.identity(self.host)
+        watcher = self.watch("supervisor", identity)
+        gauges = ToggleGauges(watcher, metrics, self.log, lambda: datetime.now(UTC))
+        watcher.listeners.append(gauges.heard)
+        watcher.start()
         relay = Relay(self.database, self.broker, self.registry, self.log)
         outages = Outages(self.log)
         host = supervisor.Supervisor(
@@ -231,7 +269,7 @@ class App:
             environment=settings.for_child(database_url=self.database_url, redis_url=self.redis_url),
             processes=processes,
             queues=self.registry.queues,
-            identity=supervisor.identity(self.host),
+            identity=identity,
             database=self.database,
             broker=self.broker,
             relay=relay,
@@ -246,6 +284,7 @@ class App:
                 workers=lambda: host.workers(),  # noqa: PLW0108  `host` is bound below
                 lease=settings.lease,
                 now=lambda: datetime.now(UTC),
+                more={"toggles": (1.0, gauges.run_once)},
             ),
             outages=outages,
             metrics=metrics,

@@ -100,6 +100,8 @@ class JobSpec:
     log_events: tuple[LogEvent, ...] = ()
     in_app: tuple[str, ...] = ()
     """Module prefixes whose frames count in an error's fingerprint."""
+    toggle: str = ""
+    """The toggle that decides whether an order's job is left to the workers or done inline; '' for none."""
     create_schema: Callable[[Connection], None] | None = None
     """Creates the job's tables; called only on the embedded database and in tests."""
     still_wanted: Callable[[Session, Sequence[Any]], Sequence[str]] | None = None
@@ -196,6 +198,15 @@ class Registry:
     def queues(self) -> tuple[str, ...]:
         """The queues that the registered jobs use, sorted."""
         return tuple(sorted({spec.queue for spec in self.specs.values()}))
+
+    @property
+    def toggles(self) -> tuple[str, ...]:
+        """The toggles that govern registered jobs, sorted."""
+        return tuple(sorted({spec.toggle for spec in self.specs.values() if spec.toggle}))
+
+    def governed(self, toggle: str) -> tuple[str, ...]:
+        """Names of the jobs that this toggle governs, sorted."""
+        return tuple(sorted(spec.name for spec in self.specs.values() if spec.toggle == toggle))
 
     def __iter__(self):  # type: ignore[no-untyped-def]  # dataclass with slots: Iterator[JobSpec]
         return iter(self.specs.values())

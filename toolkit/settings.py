@@ -125,7 +125,7 @@ class Settings:
         flag,
         True,
         "true or false",
-        "false: the importer runs the image job inline",
+        "false: always sync, whatever `toolkit toggle` says; true: as the ledger says",
     )
     release: str = setting(
         "TOOLKIT_RELEASE", _text, default_release, "a version or commit", "the release that runs"
@@ -184,6 +184,16 @@ class Settings:
     jobs: str = setting(
         "TOOLKIT_JOBS", _text, "", "module:SPEC,module:SPEC", "JobSpecs to run in place of the installed ones"
     )
+    vercel_token: str = setting(
+        "TOOLKIT_VERCEL_TOKEN", _text, "", "an access token", "for `toolkit toggle --via vercel`", secret=True
+    )
+    vercel_team: str = setting("TOOLKIT_VERCEL_TEAM", _text, "", "a team id", "the project's team at Vercel")
+    vercel_project: str = setting(
+        "TOOLKIT_VERCEL_PROJECT", _text, "", "a project's id or name", "the importer's project at Vercel"
+    )
+    vercel_url: str = setting(
+        "TOOLKIT_VERCEL_URL", _text, "https://api.vercel.com", "a URL", "where Vercel's HTTP API answers"
+    )
     no_color: bool = setting("NO_COLOR", bool, False, "anything", "no colours on a terminal")
     sections: Mapping[str, str] = field(
         default_factory=dict, metadata={"meaning": "TOOLKIT_… settings of jobs"}
@@ -216,6 +226,13 @@ class Settings:
         known = {item.metadata.get("variable") for item in dataclasses.fields(cls)}
         sections = {k: v for k, v in source.items() if k.startswith("TOOLKIT_") and k not in known}
         return cls(**values, sections=sections, given=frozenset(given))
+
+    def switched_off(self, toggle: str) -> bool:
+        """True when the environment turns this toggle off: `NAME=false`. Nothing can turn it on again but the environment."""
+        return any(
+            item.metadata.get("variable") == toggle and getattr(self, item.name) is False
+            for item in dataclasses.fields(self)
+        )
 
     def section(self, name: str, variable: str, parse: Callable[[str], T], default: T) -> T:
         """A job's own setting, `TOOLKIT_<name>_<variable>`; raises SettingError when it does not parse."""

@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> None:
     random.seed()
     sender = Sender(socket.socket(fileno=int(fd)))
     with App(Settings.from_env()) as app:
+        app.watch("worker", name).start(wait=False)
         worker = FreshWorker(
             queue,
             name=name,

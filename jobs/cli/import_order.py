@@ -13,7 +13,7 @@ from toolkit.settings import Settings
 
 if TYPE_CHECKING:
     from jobs.workflow import ImportedOrder
-    from toolkit.run import Mode
+    from toolkit.toggle.switch import Choice
 
 
 @click.command("import")
@@ -31,20 +31,19 @@ def command(file: Path, merchant: str | None, number: str | None, as_json: bool)
             "productName": "Mug", "quantity": 3, "unitCost": "4.50"}]}
 
     The order, its drafts and the request for the image job are one transaction: all or nothing. A broken file changes
-    nothing, and its error names line and column. With ASYNC_IMAGE_PROCESSING=false the images are searched here and now,
-    by the very same job.
+    nothing, and its error names line and column. While ASYNC_IMAGE_PROCESSING is off (`toolkit toggle`, or =false in the
+    environment) the images are searched here and now, by the very same job.
     """
     from jobs.importer import import_file
 
     with App(Settings.from_env()) as app, render.progress("lines") as progress:
 
-        def committed(order: ImportedOrder, mode: Mode) -> None:
+        def committed(order: ImportedOrder, choice: Choice) -> None:
             progress.done()
-            if mode == "sync":
+            if choice.mode == "sync":
                 render.say(
-                    f"order {order.order_id} is in; searching images now (ASYNC_IMAGE_PROCESSING=false) …"
+                    f"order {order.order_id} is in; searching its images here and now, since {choice.why} …"
                 )
-                _ = app.log  # the job's lines go to stderr from here on
 
         imported = import_file(
             app, file, merchant=merchant, number=number, progress=progress.update, committed=committed
@@ -54,7 +53,7 @@ def command(file: Path, merchant: str | None, number: str | None, as_json: bool)
     if as_json:
         made = {
             "order_id": order.order_id, "workflow_id": order.workflow_id, "job_id": order.job_id, "lines": order.lines,
-            "drafts": order.drafts, "mode": imported.mode, "trace_id": imported.trace_id,
+            "drafts": order.drafts, "mode": imported.mode, "mode_because": imported.why, "trace_id": imported.trace_id,
             "result": performed.answer if performed else None,
         }  # fmt: skip
         render.as_json(made)

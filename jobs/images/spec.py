@@ -65,6 +65,7 @@ SPEC = JobSpec(
     metrics=words.METRICS,
     log_events=words.LOG_EVENTS,
     in_app=("jobs.",),
+    toggle=words.TOGGLE,
     create_schema=catalog.create,
     still_wanted=still_wanted,
     upcast=upcast,

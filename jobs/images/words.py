@@ -9,6 +9,7 @@ from toolkit.jobspec import LogEvent, MetricSpec
 
 QUEUE = "images"
 NAME = "background-image-processing"
+TOGGLE = "ASYNC_IMAGE_PROCESSING"
 
 
 class SkipReason(StrEnum):

@@ -7,9 +7,10 @@ again at its next time. `run_once(now)` does what is due and returns the names o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 
 import redis
 from rq import Queue
@@ -73,7 +74,8 @@ class _Chore:
 
 
 class Keeper:
-    """The chores of one supervisor. `workers()` names its living worker processes."""
+    """The chores of one supervisor. `workers()` names its living worker processes; `more`: other rooms' chores, by name, with
+    the seconds between two times."""
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class Keeper:
         workers: Callable[[], Sequence[str]],
         lease: float,
         now: Callable[[], datetime],
+        more: Mapping[str, tuple[float, Callable[[], object]]] = MappingProxyType({}),
     ) -> None:
         self._database = database
         self._broker = broker
@@ -112,7 +115,7 @@ class Keeper:
             "schedule": _Chore(0.5, self._schedule, ("broker",)),
             "gauges": _Chore(2.0, self._gauges, both),
             "prune": _Chore(300.0, self._prune, both),
-        }
+        } | {name: _Chore(every, action, ()) for name, (every, action) in more.items()}
 
     def run_once(self, now: float) -> list[str]:
         """Do every chore that is due at `now` (monotonic seconds); returns the names of those that succeeded."""

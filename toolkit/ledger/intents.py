@@ -99,7 +99,8 @@ def adopt(session: Session, spec: JobSpec, job_id: str, payload: Payload, asked_
 
 
 def claim_unpushed(session: Session, job_names: Sequence[str], limit: int) -> list[Intent]:
-    """Lock up to `limit` intents that wait for a relay. The caller is in a transaction; other relays skip these."""
+    """Lock up to `limit` intents that wait for a relay, but none of a job that a toggle holds. The caller is in a
+    transaction; other relays skip these."""
     with session.cursor(row_factory=class_row(Intent)) as cursor:
         return cursor.execute(
             f"SELECT {_COLUMNS} FROM toolkit.intent WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async'"
@@ -126,14 +127,18 @@ def now(session: Session) -> datetime:
 
 def overdue(session: Session, job_names: Sequence[str], *, before: datetime) -> Iterator[Intent]:
     """Open intents that the broker should have and that nobody runs: pushed and due before `before`, or
-    an inline run whose importer died. Streams; the caller is in a transaction and looks into the broker."""
+    inline runs whose importer died, before they began or in the middle, or that are to be tried again. None of a job that a
+    toggle holds. Streams; the caller is in a transaction and looks into the broker."""
     with session.cursor(name="overdue", row_factory=class_row(Intent)) as cursor:
         cursor.itersize = 2000
         cursor.execute(
             f"SELECT {_COLUMNS} FROM toolkit.intent i WHERE done_at IS NULL AND job_name = ANY(%s)"
             " AND (pushed_at < %s"
             "      OR (mode = 'sync' AND pushed_at IS NULL AND EXISTS"
-            "          (SELECT FROM toolkit.run r WHERE r.job_id = i.job_id AND r.outcome = 'lost')))"
+            "          (SELECT FROM toolkit.run r WHERE r.job_id = i.job_id AND (r.outcome = 'lost' OR r.retry_at IS NOT NULL)))"
+            "      OR (mode = 'sync' AND pushed_at IS NULL AND created_at < clock_timestamp() - interval '1 minute'"
+            "          AND NOT EXISTS (SELECT FROM toolkit.run r WHERE r.job_id = i.job_id)))"
+            " AND job_name <> ALL (toolkit.held_jobs())"
             " AND due_at < %s"
             " AND NOT EXISTS (SELECT FROM toolkit.run r WHERE r.job_id = i.job_id AND r.outcome IS NULL)",
             (list(job_names), before, before),

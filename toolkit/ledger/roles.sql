@@ -24,6 +24,12 @@ GRANT INSERT, DELETE ON toolkit.trace TO toolkit_worker, toolkit_operator, toolk
 GRANT USAGE ON SEQUENCE toolkit.fence TO toolkit_worker, toolkit_operator;
 GRANT INSERT ON toolkit.audit TO toolkit_operator;
 
+-- The toggle: everybody reads it and says what he sees; only an operator flips it.
+GRANT SELECT ON toolkit.toggle, toolkit.toggle_history TO toolkit_app;
+GRANT EXECUTE ON FUNCTION toolkit.toggle_ack, toolkit.toggle_leave TO toolkit_app;
+GRANT INSERT, UPDATE ON toolkit.toggle TO toolkit_operator;
+GRANT INSERT ON toolkit.toggle_history TO toolkit_operator;
+REVOKE EXECUTE ON FUNCTION toolkit.flip FROM toolkit_worker;
 -- Replay: only an operator moves jobs; a worker only notes that a flight landed.
 REVOKE EXECUTE ON FUNCTION toolkit.reopen_jobs, toolkit.lock_jobs FROM toolkit_worker;
 GRANT INSERT, UPDATE ON toolkit.replay, toolkit.replay_item, toolkit.flight TO toolkit_operator;

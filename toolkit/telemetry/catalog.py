@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
+from opentelemetry.semconv._incubating.attributes import feature_flag_attributes as _flag
 from opentelemetry.semconv._incubating.attributes import messaging_attributes as _messaging
 from opentelemetry.semconv.attributes import db_attributes as _db
 from opentelemetry.semconv.attributes import error_attributes as _error
@@ -106,6 +107,17 @@ TOGGLE_INFO = MetricSpec(
     {"toggle": (), "variant": (), "version": ()},
 )  # fmt: skip
 TOGGLE_ENABLED = MetricSpec("toggle_enabled", "gauge", "1 when the toggle is on, 0 when off.", {"toggle": ()})
+TOGGLE_STALE = MetricSpec(
+    "toggle_stale", "gauge", "1 while the ledger is away and the toggle's last known value is in force.",
+    {"toggle": ()},
+)  # fmt: skip
+TOGGLE_OVERDUE = MetricSpec(
+    "toggle_lease_overdue_seconds", "gauge", "How long a toggle's lease has been over; 0: it has none, or time is left.",
+    {"toggle": ()},
+)  # fmt: skip
+TOGGLE_HELD = MetricSpec(
+    "toggle_held", "gauge", "1 while the jobs of a toggle are held back in the ledger.", {"toggle": ()},
+)  # fmt: skip
 DROPPED = MetricSpec(
     "telemetry_dropped_total", "counter", "Spans, run records and samples lost on their way, by reason.",
     {"signal": SIGNALS, "reason": DROP_REASONS},
@@ -116,7 +128,8 @@ BUILD_INFO = MetricSpec(
 
 METRICS: Final = (
     RUNS, SKIPS, FK_ERRORS, RETRIES, REPLAYS, RUN_DURATION, QUEUE_WAIT, QUEUE_DEPTH, QUEUE_OLDEST,
-    INTENTS_UNPUSHED, INTENT_OLDEST, WORKERS, LAST_SUCCESS, TOGGLE_INFO, TOGGLE_ENABLED, DROPPED, BUILD_INFO,
+    INTENTS_UNPUSHED, INTENT_OLDEST, WORKERS, LAST_SUCCESS, TOGGLE_INFO, TOGGLE_ENABLED, TOGGLE_STALE, TOGGLE_OVERDUE,
+    TOGGLE_HELD, DROPPED, BUILD_INFO,
 )  # fmt: skip
 
 # Span names
@@ -149,6 +162,19 @@ HTTP_STATUS_CODE: Final = _http.HTTP_RESPONSE_STATUS_CODE
 URL_FULL: Final = _url.URL_FULL
 SERVER_ADDRESS: Final = _server.SERVER_ADDRESS
 SERVER_PORT: Final = _server.SERVER_PORT
+
+FLAG_KEY: Final = _flag.FEATURE_FLAG_KEY
+FLAG_VARIANT: Final = _flag.FEATURE_FLAG_RESULT_VARIANT
+FLAG_REASON: Final = _flag.FEATURE_FLAG_RESULT_REASON
+FLAG_VERSION: Final = _flag.FEATURE_FLAG_VERSION
+FLAG_PROVIDER: Final = _flag.FEATURE_FLAG_PROVIDER_NAME
+FLAG_CONTEXT: Final = _flag.FEATURE_FLAG_CONTEXT_ID
+FLAG_ERROR: Final = "error.message"
+"""Superseded names are still in the incubating module; these are the convention's present ones."""
+SPAN_FLIP: Final = "flip toggle"
+SPAN_RECEIPT: Final = "wait for receipt"
+SPAN_HOLD: Final = "take jobs back"
+SPAN_RECLAIM: Final = "reclaim jobs"
 
 JOB_NAME: Final = "job.name"
 JOB_MODE: Final = "job.mode"
@@ -201,6 +227,31 @@ DATABASE_UNREACHABLE = LogEvent(
     "database.unreachable", "🔌 PostgreSQL does not answer: {error_message}", "warning"
 )
 DATABASE_REACHED = LogEvent("database.reached", "🔌 PostgreSQL answers again")
+FLAG_EVALUATED = LogEvent("feature_flag.evaluation", "🔀 {toggle} → {variant} ({why})")
+"""Named by the semantic convention for feature flags; its attributes stand under their own names."""
+TOGGLE_FLIPPED = LogEvent(
+    "toggle.flipped", "🔀 {toggle} is {variant} from version {version}: {reason} ({who})"
+)
+TOGGLE_RECEIPT = LogEvent(
+    "toggle.receipt",
+    "🧾 {toggle} version {version}: {acknowledged} processes acknowledged in {duration:.2f} s",
+)
+TOGGLE_LAGGARDS = LogEvent(
+    "toggle.laggards", "⚠️  {toggle} version {version}: not acknowledged by {laggards}", "warning"
+)
+TOGGLE_CHANGED = LogEvent("toggle.changed", "🔀 {toggle} is {variant} here (version {version}, {layer})")
+TOGGLE_STORE_AWAY = LogEvent(
+    "toggle.stale", "🔀 {toggle} stays {variant}: the ledger does not answer: {error_message}", "warning"
+)
+TOGGLE_LEASE_OVER = LogEvent(
+    "toggle.lease_over",
+    "⏰ {toggle} is still {variant}: its lease ended {overdue:.0f} s ago ({reason}, {who})",
+    "warning",
+)
+TOGGLE_TAKEN_BACK = LogEvent("toggle.taken_back", "🔀 {toggle}: {count} queued jobs are back in the ledger")
+TOGGLE_RECLAIMED = LogEvent(
+    "toggle.reclaimed", "🔀 {toggle}: {count} jobs done here, {left} left to the workers"
+)
 TELEMETRY_DROPPED = LogEvent("telemetry.dropped", "🕳️  {count} {signal} dropped: {dropped_because}", "warning")
 FOREIGN = LogEvent("log.message", "{logger}: {message}", "warning")
 """What other libraries say through the standard library's logging, at WARNING and above."""

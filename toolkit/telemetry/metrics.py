@@ -153,6 +153,12 @@ class Metrics:
         self._gauge(catalog.TOGGLE_INFO, *key).set(1)
         self._gauge(catalog.TOGGLE_ENABLED, toggle).set(enabled)
 
+    def set_toggle_state(self, toggle: str, *, stale: bool, overdue: float, held: bool) -> None:
+        """Whether the toggle's value is a stale one, how many seconds its lease has been over, and whether jobs are held."""
+        self._gauge(catalog.TOGGLE_STALE, toggle).set(stale)
+        self._gauge(catalog.TOGGLE_OVERDUE, toggle).set(overdue)
+        self._gauge(catalog.TOGGLE_HELD, toggle).set(held)
+
     # What is served
 
     def exposition(self, accept_header: str = "") -> tuple[str, bytes]:
