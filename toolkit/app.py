@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from toolkit.inline import LedgerSink
     from toolkit.ledger.database import Database
     from toolkit.perform import Performer, Sink
+    from toolkit.replay.dry import DryRunner
+    from toolkit.replay.execute import Replays
+    from toolkit.replay.pace import Load
     from toolkit.telemetry.export import OtlpExporter
     from toolkit.telemetry.logs import Log
     from toolkit.telemetry.metrics import Metrics
@@ -199,6 +202,53 @@ class App:
         longest = max((spec.timeout for spec in self.registry), default=0.0)
         performer = self.performer(worker=name, sink=sink)
         return dataclasses.replace(performer, lease=longest + self.settings.lease)
+
+    @cached_property
+    def replays(self) -> Replays:
+        """Plans and carries out replays, in the operator's name."""
+        from toolkit.replay.execute import Replays
+
+        return Replays(
+            self.database, self.registry, self.settings.release, self.settings.operator, self._load
+        )
+
+    def _load(self) -> Load:
+        """What the live system feels; a broker that is away feels nothing, and its jobs wait in the ledger."""
+        from toolkit.broker import view
+        from toolkit.broker.connection import BROKER_AWAY
+        from toolkit.ledger import replays
+        from toolkit.replay.pace import Load
+
+        now = datetime.now(UTC)
+        try:
+            oldest = max(
+                (view.queue_view(self.broker, queue, now).oldest_age for queue in self.registry.queues),
+                default=0.0,
+            )
+        except BROKER_AWAY:
+            oldest = 0.0
+        with self.database.session() as session:
+            return Load(oldest, replays.lock_waits(session))
+
+    def dry_runner(self) -> DryRunner:
+        """Runs job bodies in this process and rolls back what they write."""
+        from toolkit.inline import LedgerSink
+        from toolkit.replay.dry import DryRunner
+
+        performer = self.performer(
+            worker="dry-run", sink=LedgerSink(self.database, lambda _data, _count: None)
+        )
+        return DryRunner(
+            registry=self.registry,
+            database=self.database,
+            tracing=self.tracing,
+            log=self.log,
+            resources=performer.resources,
+            release=self.settings.release,
+            host=self.host,
+            time_limit=performer.time_limit,
+            timeouts=performer.timeouts,
+        )
 
     @cached_property
     def inline(self) -> Performer:

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("toolkit.cli.status:command", "Servers, workers, queue, intents and settings."),
     "jobs": ("toolkit.cli.jobs:command", "What ran and what failed."),
     "trace": ("toolkit.cli.trace:command", "The trace of a job as a waterfall."),
+    "replay": ("toolkit.cli.replay:command", "Run failed jobs again, by plan, on live data."),
 }
 """Name → where its command lives ('' for a job's, found by entry point), and its line in `toolkit --help`."""
 
@@ -74,12 +75,15 @@ On call:     toolkit status;  toolkit jobs failed;  toolkit jobs show ID
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="freshfetch", prog_name="toolkit")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Background jobs that fetch fresh, tell the truth, and can be run again.
 
     Works on DATABASE_URL and REDIS_URL, or on the embedded servers that `toolkit up` starts. `toolkit status` shows every
     setting in force.
     """
+    if "NO_COLOR" in os.environ:
+        ctx.color = False
 
 
 def main() -> None:
