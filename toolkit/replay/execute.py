@@ -165,9 +165,10 @@ class Replays:
                 return seen
 
     def carry_out(self, plan: Plan, limits: Limits, *, stop: Event, patience: float = 600.0,
-                  watch: Callable[[Told], None] = lambda _: None) -> Ended:  # fmt: skip
-        """Carry a begun plan out within the limits. `patience`: seconds that a canary may take to land."""
-        return _Flightplan(self, plan, limits, stop, patience, watch).run()
+                  watch: Callable[[Told], None] = lambda _: None, told: Told | None = None) -> Ended:  # fmt: skip
+        """Carry a begun plan out within the limits. `patience`: seconds that a canary may take to land; `told` is kept up
+        to date with how far it got, and `watch` is called with it."""
+        return _Flightplan(self, plan, limits, stop, patience, watch, told or Told()).run()
 
 
 @dataclass(slots=True)
@@ -180,7 +181,7 @@ class _Flightplan:
     stop: Event
     patience: float
     watch: Callable[[Told], None]
-    told: Told = field(default_factory=Told)
+    told: Told
     after: str = ""
     _looked: float = 0.0
     _load: Load = field(default_factory=Load)
