@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import psycopg
 import sqlalchemy as sa
 
+from toolkit import redact
 from toolkit.errors import DependencyUnreachable, PayloadRefused, Superseded, TransientError, UnknownJob
 from toolkit.ledger.database import is_connection_loss
 from toolkit.run import Failure, Reason
@@ -43,11 +44,11 @@ def failure_of(
     return Failure(
         reason=reason,
         error_type=cause.kind if isinstance(cause, TransientError) else type(cause).__qualname__,
-        message=str(cause)[:2000],
+        message=redact.text(str(cause)[:2000]),
         sqlstate=sqlstate,
         constraint=constraint,
         fingerprint=fingerprint(cause, in_app),
-        traceback="".join(traceback.format_exception(cause))[-8000:],
+        traceback=redact.text("".join(traceback.format_exception(cause))[-8000:]),
         retryable=reason is Reason.TRANSIENT,
     )
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
 
+from toolkit import redact
 from toolkit.errors import SettingError
 
 T = TypeVar("T")
@@ -271,23 +271,18 @@ class Settings:
                     "meaning": item.metadata["meaning"],
                 }
             )
-        rows += [
-            {"variable": key, "value": value, "source": "environment", "meaning": "a job's own setting"}
-            for key, value in sorted(self.sections.items())
-        ]
+        for variable, value in sorted(self.sections.items()):
+            shown = redact.MASK if redact.secret_key(variable) else redact.text(value)
+            row = {
+                "variable": variable,
+                "value": shown,
+                "source": "environment",
+                "meaning": "a job's own setting",
+            }
+            rows.append(row)
         return rows
 
 
 def masked(text: str) -> str:
-    """A URL without its password; anything else that is secret is hidden whole."""
-    if not text:
-        return text
-    parts = urlsplit(text)
-    if not parts.scheme:
-        return "***"
-    if "@" not in parts.netloc:
-        return text
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    user = credentials.partition(":")[0]
-    hidden = f"{user}:***" if ":" in credentials else user
-    return urlunsplit(parts._replace(netloc=f"{hidden}@{hosts}"))
+    """A secret setting as it may be shown: a URL without its password, anything else hidden whole."""
+    return redact.text(text) if "://" in text else "***" if text else text

@@ -15,7 +15,7 @@ from typing import Any
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, StatusCode, TraceState
 
-from toolkit.telemetry import redact
+from toolkit import redact
 
 CACHE = 4096
 """Entries of each memory; when it is full it is emptied, so that ids and URLs cannot fill the process."""

@@ -30,7 +30,8 @@ import structlog
 from opentelemetry.trace import get_current_span
 from structlog.types import EventDict, FilteringBoundLogger
 
-from toolkit.telemetry import catalog, redact
+from toolkit import redact
+from toolkit.telemetry import catalog
 
 Log = FilteringBoundLogger
 Style = Literal["auto", "console", "json"]

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from toolkit import redact
 from toolkit.jobspec import LogEvent
 from toolkit.run import Outcome, RunRecord
-from toolkit.telemetry import catalog, redact
+from toolkit.telemetry import catalog
 
 
 def span_attributes(record: RunRecord) -> dict[str, Any]:
