@@ -82,7 +82,7 @@ class Room:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
             with psycopg.connect(self._url(name), autocommit=True) as inside:
                 inside.execute(_ORDERS.format(orders=orders, drafts=drafts))
-                inside.execute("ANALYZE")
+                inside.execute('ANALYZE "PurchaseOrder", "POLineItem", "ProductDraft"')
                 inside.execute("CHECKPOINT")
             try:
                 yield self._url(name)
