@@ -11,7 +11,6 @@ so that every error is seen.
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -32,7 +31,6 @@ from jobs.demo.screen import Screen
 from jobs.demo.shelf import DraftRow
 from jobs.demo.shop import Shop
 from jobs.demo.stage import Stage, set_stage
-from jobs.demo.worker import Told
 from jobs.images import words
 from jobs.images.job import ImageResources, Search
 from jobs.images.search.protocol import Candidate, Product, SearchResult
@@ -42,7 +40,6 @@ from toolkit.inline import LedgerSink
 from toolkit.ledger.database import Session
 from toolkit.run import Mode, Outcome, RunRecord
 from toolkit.settings import Settings
-from toolkit.telemetry import logs
 
 CONSTRAINT: Final = "ProductImage_productDraftId_fkey"
 IMAGES = 2
@@ -171,9 +168,7 @@ class _Incident:
         screen.act("17:00  drafts in the payload")
         order = order_without_job(self.stage.app, self.shop, f"{number}-STALE")
         payload = _payload_of_that_day(order)
-        screen.step(
-            f"The job is queued with {len(order.drafts)} draft objects in its payload, and reads no others:"
-        )
+        screen.step(f"The job is queued with {len(order.drafts)} draft objects in its payload:")
         screen.log(
             f'productDrafts: [{{"id": "{order.drafts[WHILE_QUEUED[0]].id}", "title": …}}, …]   ← stale when it is read',
             "debug",
@@ -217,11 +212,9 @@ class _Incident:
         return self._came(name, order, len(errors), log_size)
 
     def _fresh(self, order: Order) -> tuple[Came, RunRecord | None]:
-        logs.configure(stream=_ToScreen(self.screen), style="json", release=self.stage.app.settings.release)
         search = self._while_searched(order.drafts[WHILE_SEARCHED])
         performer = dataclasses.replace(
             self.performer,
-            log=logs.get_logger(),
             resources={words.NAME: dataclasses.replace(self.resources, search=search)},
         )
         shelf.delete_drafts(self.database, _ids(order, WHILE_QUEUED))
@@ -321,17 +314,3 @@ def _violations(log: Path, since: int) -> int:
     with log.open("rb") as file:
         file.seek(since)
         return file.read().count(f'violates foreign key constraint "{CONSTRAINT}"'.encode())
-
-
-class _ToScreen(io.StringIO):
-    """A stream for logs, whose lines go to the screen."""
-
-    def __init__(self, screen: Screen) -> None:
-        super().__init__()
-        self._screen = screen
-
-    def write(self, text: str) -> int:
-        """One JSON line."""
-        if told := Told.read(text):
-            self._screen.log(f"{told.time}  {told}", told.level)
-        return len(text)

@@ -18,7 +18,9 @@ from jobs.importer import import_file
 from jobs.orders.read import read_order
 from jobs.workflow import import_order
 from toolkit.app import App
+from toolkit.errors import Refused
 from toolkit.ledger.database import Database
+from toolkit.run import Mode
 
 MERCHANT = "demo-merchant"
 
@@ -36,9 +38,17 @@ class Order:
 
 
 def order_from_shop(app: App, shop: Shop, number: str) -> Order:
-    """Write an order of the shop's whole catalogue to a file, and import that: order, drafts and the request for the job."""
+    """Write an order of the shop's whole catalogue to a file, and import that: order, drafts and the request for the job.
+
+    Raises Refused where asynchronous processing is switched off on these servers.
+    """
     with _file(shop, number) as file:
         imported = import_file(app, file)
+    if imported.mode is not Mode.ASYNC:
+        raise Refused(
+            "ASYNC_IMAGE_PROCESSING is off on these servers, and the demo shows what workers do",
+            remedy="toolkit toggle on ASYNC_IMAGE_PROCESSING",
+        )
     made = imported.order
     return Order(
         number, made.order_id, made.job_id, imported.trace_id, shelf.drafts(app.database, made.order_id)

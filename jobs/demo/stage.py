@@ -18,12 +18,14 @@ from pathlib import Path
 import psutil
 
 from jobs.demo.screen import Screen
+from jobs.demo.told import ToScreen
 from toolkit.app import App
 from toolkit.broker import view
 from toolkit.embedded import servers
 from toolkit.errors import Refused
 from toolkit.ledger.migrate import migrate
 from toolkit.settings import Settings
+from toolkit.telemetry import logs
 
 _LOCK = 0x66726573_64656D6F
 """Advisory lock that a demo holds on the database it plays on."""
@@ -31,7 +33,7 @@ _LOCK = 0x66726573_64656D6F
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The place: an App on the embedded servers, in asynchronous mode."""
+    """The place: an App on the embedded servers, whose own log lines go to the screen."""
 
     app: App
     home: Path
@@ -84,6 +86,8 @@ def _find_place(settings: Settings, screen: Screen, stack: ExitStack) -> Stage:
         running = servers.up(home)
         chosen = dataclasses.replace(settings, home=home, jobs="", async_image_processing=True)
         app = stack.enter_context(App(chosen))
+        logs.configure(stream=ToScreen(screen), style="json", release=chosen.release)
+        app.log = logs.get_logger()
         app.create_catalog()
         schema = migrate(app.database, app.registry)
         screen.step(

@@ -134,7 +134,7 @@ def _one_job_held(play: Play, worker: DemoWorker, number: str) -> tuple[Order, O
             f"The shop lets go; the search finds {play.shop.products[HELD].images} images for a draft that is no more"
         )
         for told in worker.lines(first.job_id, PATIENCE):
-            screen.log(f"{told.time}  {told}", told.level)
+            told.show(screen)
     return first, second
 
 
@@ -143,7 +143,7 @@ def _until_held(play: Play, worker: DemoWorker, order: Order, held: Held) -> Non
     noted: Counter[str] = Counter()
     with_images = sum(product.images > 0 for product in play.shop.products.values() if product.sku != HELD)
     for told in worker.lines(order.job_id, PATIENCE):
-        play.screen.log(f"{told.time}  {told}", told.level)
+        told.show(play.screen)
         if told.ended:
             raise ToolkitError(f"the job ended before the shop let it go: {told}")
         noted["searched"] += told.event in {words.FOUND.name, words.NOTHING_FOUND.name}
@@ -238,7 +238,7 @@ def _nothing_left_to_do(play: Play, worker: DemoWorker, order: Order) -> None:
     screen.act("The order that had lost all its drafts")
     screen.step(f"Order {order.number}: job {order.job_id} now has its turn")
     for told in worker.lines(order.job_id, PATIENCE):
-        screen.log(f"{told.time}  {told}", told.level)
+        told.show(screen)
     run = play.last_run(order)
     screen.step("No error, no retry; whoever asked for the job is told, and the ledger keeps it:")
     screen.log(json.dumps(run.answer()))

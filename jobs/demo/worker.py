@@ -8,7 +8,6 @@ Defaults: one worker process, /metrics on any free port; 30 s to start, 15 s to 
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,51 +15,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, Self
+from typing import Self
 
-from jobs.images import words
+from jobs.demo.told import Told
 from toolkit.errors import ToolkitError
 from toolkit.telemetry import catalog
 
 START = 30.0
 STOP = 15.0
-
-_LINES = {
-    event.name: event.line
-    for event in (
-        *words.LOG_EVENTS, catalog.RUN_PROCESSED, catalog.RUN_SKIPPED, catalog.RUN_FAILED, catalog.RUN_RETRY, catalog.RUN_LOST,
-    )
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One log line, as the JSON said it."""
-
-    event: str
-    level: str
-    time: str
-    fields: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, line: str) -> Told | None:
-        """None for what is not one of our JSON lines, e.g. a traceback of Python's own."""
-        with suppress(ValueError, KeyError, TypeError):
-            told = json.loads(line)
-            return cls(told.pop("event"), told.pop("level"), told.pop("timestamp")[11:23], told)
-        return None
-
-    @property
-    def ended(self) -> bool:
-        """The run is over."""
-        return self.event.startswith("run.")
-
-    def __str__(self) -> str:
-        """As the line reads on a terminal."""
-        return _LINES.get(self.event, self.event).format_map(self.fields)
 
 
 @dataclass(slots=True)
