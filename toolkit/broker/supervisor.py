@@ -8,7 +8,7 @@ A worker that dies is replaced at once, its open run is closed as lost with the 
 SIGTERM: workers finish the job in hand; a second one ends them. Emits: supervisor.*, worker.*.
 
 Defaults: a worker that overruns its job's time limit by GRACE seconds is killed; one that dies within 5 s of its start is
-replaced after 1 s, doubling up to 30 s.
+replaced after 1 s, doubling up to 30 s. None is started while PostgreSQL or the broker is away.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from toolkit.telemetry.metrics import Metrics
 from toolkit.telemetry.wire import Began, Dropped, Ended, Message, Ready, Receiver, Spans, socketpair
 
 GRACE = 15.0
-"""Seconds past a job's time limit before its process is killed: Python's alarm cannot end C code."""
+"""Seconds past a job's time limit (or once more the limit, if that is shorter) before its process is killed: Python's
+alarm cannot end C code."""
 
 TICK = 0.2
 """Seconds between looks at the clock when no socket has anything to say."""
@@ -162,7 +163,7 @@ class Supervisor:
         now = time.monotonic()
         self._beat = now
         for slot in self._slots:
-            if slot.worker is None and now >= slot.next_start:
+            if slot.worker is None and now >= slot.next_start and not self.outages.away:
                 self._start(slot)
         for key, _ in self._selector.select(timeout):
             self._listen(key.data)
@@ -171,12 +172,10 @@ class Supervisor:
             worker = slot.worker
             if worker is not None and worker.popen.poll() is not None:
                 self._died(slot, worker)
-            elif (
-                worker is not None
-                and worker.running
-                and now - worker.running_since > worker.running.timeout + GRACE
-            ):
-                worker.popen.kill()
+            elif worker is not None and worker.running:
+                limit = worker.running.timeout
+                if now - worker.running_since > limit + min(GRACE, limit):
+                    worker.popen.kill()
         self._bury()
         states = Counter(slot.worker.state for slot in self._slots if slot.worker is not None)
         self.metrics.set_workers(states)
