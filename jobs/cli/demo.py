@@ -58,12 +58,6 @@ def command(incident: bool) -> int:
     return 1 if checks.differences else 0
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """`toolkit demo | head`: to be ended as every command is; rich would exit with 1."""
-        raise  # noqa: PLE0704  rich calls this from its handler
-
-
 class TerminalScreen:
     """The demo's screen: colours and the terminal's width on a terminal, plain text in a pipe."""
 
@@ -73,7 +67,7 @@ class TerminalScreen:
                 errors="replace"
             )  # a terminal without UTF-8 gets `?` for a picture, not a traceback
         terminal = out.isatty()
-        self._console = _Console(file=out, highlight=False, no_color=not colour, soft_wrap=False, emoji=False, markup=False,
+        self._console = Console(file=out, highlight=False, no_color=not colour, soft_wrap=False, emoji=False, markup=False,
                                 width=None if terminal else _PIPE_WIDTH)  # fmt: skip
         self._started = time.monotonic()
 
