@@ -36,7 +36,7 @@ def test_every_contender_attaches_fifteen_images_an_order(room: Room) -> None:
     few, many = counted["b"].few, counted["b"].many
     assert many is not None
     assert many.postgres_trips > few.postgres_trips + 45  # a commit a draft: the proxies do count
-    assert len(image_job.ratios(rounds)) == 7
+    assert len(image_job.ratios(rounds)) == 8
 
 
 def test_work_that_was_not_done_is_refused(room: Room) -> None:
