@@ -312,6 +312,7 @@ class App:
                 sys.executable,
                 "-m",
                 "toolkit.worker_process",
+                str(os.getpid()),
                 str(fd),
                 queue,
                 name,

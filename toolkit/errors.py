@@ -13,6 +13,8 @@
     ├── DependencyUnreachable     4   PostgreSQL, the broker or a tool does not answer
     ├── NotInitialised            2   schema `toolkit` is missing or older than this release
     ├── Superseded                1   another run holds the job now; nothing was written
+    ├── PartlyDone                3   some of it is done, and the rest is not
+    ├── StillRunning              8   it was begun, and has not ended
     └── TransientError            1   worth another attempt (raised by job bodies)
 
 Exit codes (design, section 6): 0 fine, 1 something is wrong, 2 usage or configuration, 3 partly done or inconclusive,
@@ -99,6 +101,18 @@ class NotInitialised(UsageError):
 
 class Superseded(ToolkitError):
     """The run is no longer the holder of its job (it was given up as lost); whatever it had in hand is not written."""
+
+
+class PartlyDone(ToolkitError):
+    """Some of what was asked for is done."""
+
+    exit_code = 3
+
+
+class StillRunning(ToolkitError):
+    """What was begun has not ended in the time there was."""
+
+    exit_code = 8
 
 
 class TransientError(ToolkitError):

@@ -1,4 +1,4 @@
-"""A worker process: `python -m toolkit.worker_process FD QUEUE NAME`, started by the supervisor, never by hand.
+"""A worker process: `python -m toolkit.worker_process PARENT FD QUEUE NAME`, started by the supervisor, never by hand.
 
 It dies with its supervisor (PR_SET_PDEATHSIG on Linux; elsewhere when its socket closes), so that no orphan runs a job
 beside its retry.
@@ -31,8 +31,8 @@ def die_with(parent: int) -> None:
 
 def main(arguments: list[str]) -> None:
     """Work until told to stop."""
-    die_with(os.getppid())
-    fd, queue, name = arguments
+    parent, fd, queue, name = arguments
+    die_with(int(parent))  # as the supervisor knew itself: it may be dead by now, and this process an orphan
     random.seed()
     sender = Sender(socket.socket(fileno=int(fd)))
     with App(Settings.from_env()) as app:

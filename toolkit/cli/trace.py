@@ -39,14 +39,17 @@ def command(ctx: click.Context, *, name: str, as_json: bool) -> None:
     """The trace of a job as a waterfall: asked for, waiting, and every step of every run.
 
     ID is a job id or a unique beginning of it (6 characters or more), a run id, a trace id, or an id in the payload such as
-    a purchase order's. A trace that several jobs share is shown with all of them.
+    a purchase order's. A trace that several jobs share is shown with all of them; one of no job (a flip's) by itself.
     """
     from toolkit.ledger import find, queries
     from toolkit.telemetry import waterfall
 
     with ledger(ctx) as seen:
-        found = find.some(seen.session, name)
-        by_trace = found[0].by == "trace id"
+        found = find.find(seen.session, name)
+        chunks = [] if found else queries.span_chunks(seen.session, [], [name])
+        if not found and not chunks:
+            found = find.some(seen.session, name)
+        by_trace = not found or found[0].by == "trace id"
         ids = (
             [match.job_id for match in found[: find.MOST]]
             if by_trace
@@ -55,7 +58,9 @@ def command(ctx: click.Context, *, name: str, as_json: bool) -> None:
         views = sorted(
             (queries.job(seen.session, job_id) for job_id in ids), key=lambda view: view.line.asked_at
         )
-        chunks = queries.span_chunks(seen.session, ids, [one for view in views for one in view.trace_ids])
+        chunks = chunks or queries.span_chunks(
+            seen.session, ids, [one for view in views for one in view.trace_ids]
+        )
     spans, torn = _read(chunks)
     drawn = waterfall.arrange(spans)
     bare = _without_spans(views, spans)
@@ -77,7 +82,8 @@ def command(ctx: click.Context, *, name: str, as_json: bool) -> None:
         render.say("a job that has not run has no spans but those of who asked for it")
     if bare:
         render.say(_why_bare(bare))
-    render.next_steps(*(f"toolkit jobs show {view.line.job_id[: words.SHORT]}" for view in views))
+    if views:
+        render.next_steps(*(f"toolkit jobs show {view.line.job_id[: words.SHORT]}" for view in views))
 
 
 def _read(chunks: Iterable[TraceChunk]) -> tuple[list[SpanRow], int]:

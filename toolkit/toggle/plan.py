@@ -25,6 +25,8 @@ class InFlight(StrEnum):
 
 
 HOLD_FOR_GOOD: Final = float("inf")
+FOREVER: Final = 9999
+"""The year in which PostgreSQL's infinity arrives in Python."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,13 @@ def plan(
     enabled = standing.enabled if standing else True
     percent = standing.percent if standing else 100
     pins = dict(standing.pins) if standing else {}
+    hold = {InFlight.FINISH: None, InFlight.HOLD: HOLD_FOR_GOOD, InFlight.RECLAIM: reclaim_hold}[
+        request.in_flight
+    ]
     if request.merchant is not None:
         pins[request.merchant] = request.on
+        if standing and standing.held_until and standing.held_until.year == FOREVER:
+            hold = HOLD_FOR_GOOD  # a pin is not about what is held
     else:
         enabled = request.on
         percent = (request.percent if request.percent is not None else 100) if request.on else percent
@@ -83,9 +90,6 @@ def plan(
     if request.on and any(not value for value in pins.values()) and request.merchant is None:
         kept = ", ".join(sorted(merchant for merchant, value in pins.items() if not value))
         warnings.append(f"these merchants stay pinned to sync: {kept}")
-    hold = {InFlight.FINISH: None, InFlight.HOLD: HOLD_FOR_GOOD, InFlight.RECLAIM: reclaim_hold}[
-        request.in_flight
-    ]
     return Plan(
         version=standing.version if standing else 0,
         enabled=enabled,
