@@ -76,9 +76,9 @@ SEARCH_FAILED = LogEvent(
     "   ⚠️ [{number}/{drafts}] {product}: search failed ({error_type}), to be tried again",
     "warning",
 )
-SAVED = LogEvent("images.saved", "   💾 Saved {images} images of {attached} drafts to database")
+SAVED = LogEvent("images.saved", "   💾 Saved {images} images to database (drafts: {attached})")
 DELETED = LogEvent(
-    "images.draft_deleted", "   ⚠️ {deleted} drafts were deleted meanwhile - skipped", "warning"
+    "images.draft_deleted", "   ⚠️ Drafts deleted meanwhile: {deleted} - skipped", "warning"
 )
 COMPLETED = LogEvent(
     "images.completed",
