@@ -172,7 +172,10 @@ class App:
         if not self.settings.otlp_endpoint:
             return None
         exporter = OtlpExporter(
-            self.settings.otlp_endpoint, headers(self.settings.otlp_headers), on_drop=self.metrics.dropped
+            self.settings.otlp_endpoint,
+            headers(self.settings.otlp_headers),
+            on_drop=self.metrics.dropped,
+            compress=self.settings.otlp_gzip,
         )
         exporter.start()
         self._stack.callback(exporter.close, 5.0)

@@ -63,6 +63,12 @@ def _port(text: str) -> int:
     return number
 
 
+def _gzip(text: str) -> bool:
+    if text not in {"gzip", "none"}:
+        raise ValueError("gzip or none")
+    return text == "gzip"
+
+
 def _path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
@@ -156,6 +162,13 @@ class Settings:
         "key=value,key=value",
         "headers of the OTLP request",
         secret=True,
+    )
+    otlp_gzip: bool = setting(
+        "OTEL_EXPORTER_OTLP_COMPRESSION",
+        _gzip,
+        True,
+        "gzip or none",
+        "whether what is sent is compressed",
     )
     service_name: str = setting(
         "OTEL_SERVICE_NAME", _text, "freshfetch", "a name", "service.name of the spans"

@@ -6,7 +6,7 @@ collector.
     exporter.put(spans.data, spans.count)         # a lock and an append
     exporter.close(5.0)
 
-Defaults: a queue of 16 MiB, requests of up to 512 KiB or what came in 1 s, gzip, 10 s a step of a request.
+Defaults: a queue of 16 MiB, requests of up to 512 KiB or what came in 1 s, gzip unless told not to, 10 s a step of a request.
 429, 502, 503, 504 and network errors are tried again for up to 60 s, with backoff (1, 2, 4 … 30 s ± 30 %) or
 as Retry-After says; anything else is final. When the queue is full the oldest spans go, since the newest are
 wanted after an outage. Every span that does not arrive is counted: `on_drop("spans", reason, n)`, reasons as
@@ -90,17 +90,16 @@ class OtlpExporter:
         headers: Mapping[str, str] | None = None,
         *,
         on_drop: OnDrop,
+        compress: bool = True,
         timeout: float = TIMEOUT,
         queue_bytes: int = QUEUE_BYTES,
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[], float] = random.random,
     ) -> None:
         self._url = f"{endpoint.rstrip('/')}/v1/traces"
-        self._headers = {
-            **(headers or {}),
-            "content-type": "application/x-protobuf",
-            "content-encoding": "gzip",
-        }
+        self._compress = compress
+        encoding = {"content-encoding": "gzip"} if compress else {}
+        self._headers = {**(headers or {}), "content-type": "application/x-protobuf", **encoding}
         self._timeout = timeout
         self._queue_bytes = queue_bytes
         self._clock = clock
@@ -232,7 +231,7 @@ class OtlpExporter:
         until = self._clock() + self._timeout
         body = bytearray()
         try:
-            packed = gzip.compress(data, compresslevel=1)
+            packed = gzip.compress(data, compresslevel=1) if self._compress else data
             with self._client.stream("POST", self._url, content=packed, headers=self._headers) as response:
                 for part in response.iter_bytes():
                     body += part
