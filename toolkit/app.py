@@ -291,6 +291,7 @@ class App:
     def supervise(self, processes: int) -> int:
         """Run the supervisor of this host until SIGTERM or SIGINT; a second one ends the workers. Returns 0."""
         from toolkit.broker import connection, supervisor
+        from toolkit.broker.account import Account
         from toolkit.broker.endpoint import Endpoint
         from toolkit.broker.keeper import Keeper, Outages
         from toolkit.broker.reconcile import Reconciler
@@ -310,6 +311,8 @@ class App:
         watcher.start()
         relay = Relay(self.database, self.broker, self.registry, self.log)
         outages = Outages(self.log)
+        longest = max((spec.timeout for spec in self.registry), default=0.0) + supervisor.GRACE + 60.0
+        account = Account(self.database, metrics, f"{identity}.", longest)
         host = supervisor.Supervisor(
             command=lambda fd, queue, name: [
                 sys.executable,
@@ -338,10 +341,11 @@ class App:
                 workers=lambda: host.workers(),  # noqa: PLW0108  `host` is bound below
                 lease=settings.lease,
                 now=lambda: datetime.now(UTC),
-                more={"toggles": (1.0, gauges.run_once)},
+                more={"toggles": (1.0, gauges.run_once), "account": (10.0, account.run_once)},
             ),
             outages=outages,
             metrics=metrics,
+            account=account,
             spans=SpanStore(self.database, metrics.dropped),
             export=self.export,
             log=self.log,

@@ -113,7 +113,9 @@ class Keeper:
             "mark": _Chore(0.5, self._mark, ("broker",)),
             "reconcile": _Chore(10.0, self._reconcile, both),
             "schedule": _Chore(0.5, self._schedule, ("broker",)),
-            "gauges": _Chore(2.0, self._gauges, both),
+            "queues": _Chore(2.0, self._queue_gauges, ("broker",)),
+            "intents": _Chore(2.0, self._intent_gauges, ("database",)),
+            "backlog": _Chore(15.0, self._backlog_gauge, ("database",)),
             "prune": _Chore(300.0, self._prune, both),
         } | {name: _Chore(every, action, ()) for name, (every, action) in more.items()}
 
@@ -167,13 +169,20 @@ class Keeper:
             self._scheduler.heartbeat()  # type: ignore[no-untyped-call]
             self._scheduler.enqueue_scheduled_jobs()  # type: ignore[no-untyped-call]
 
-    def _gauges(self) -> None:
+    def _queue_gauges(self) -> None:
         for queue in self._queues:
             seen = view.queue_view(self._broker, queue, self._now())
             self._metrics.set_queue(queue, seen.states(), seen.oldest_age)
+
+    def _intent_gauges(self) -> None:
         with self._database.session() as session:
             backlog = intents.backlog(session)
         self._metrics.set_intents(backlog.unpushed, backlog.oldest_age)
+
+    def _backlog_gauge(self) -> None:
+        with self._database.session() as session:
+            unresolved = runs.unresolved(session)
+        self._metrics.set_failed_backlog(unresolved)
 
     def _prune(self) -> None:
         with self._database.session() as session:

@@ -27,12 +27,14 @@ from threading import Event, Thread
 import redis
 
 from toolkit.broker import burial
+from toolkit.broker.account import Account
 from toolkit.broker.keeper import Keeper, Outages
 from toolkit.broker.relay import POLL, Doorbell, Relay
 from toolkit.broker.span_store import SpanStore
 from toolkit.ledger import runs
 from toolkit.ledger.database import Database
 from toolkit.ledger.traces import TraceChunk
+from toolkit.run import RunRecord
 from toolkit.telemetry import catalog
 from toolkit.telemetry.logs import Log
 from toolkit.telemetry.metrics import Metrics
@@ -99,6 +101,7 @@ class Supervisor:
     keeper: Keeper
     outages: Outages
     metrics: Metrics
+    account: Account
     spans: SpanStore
     export: Callable[[bytes, int], None]
     log: Log
@@ -217,12 +220,16 @@ class Supervisor:
             worker.running, worker.running_since = message, time.monotonic()
         elif isinstance(message, Ended):
             worker.running = None
-            self.metrics.observe(message.record)
+            self._count(message.record)
         elif isinstance(message, Spans):
             self.spans.add(TraceChunk(message.trace_id, message.job_id, message.data), message.count)
             self.export(message.data, message.count)
         elif isinstance(message, Dropped):
             self.metrics.dropped(message.signal, message.reason, message.count)
+
+    def _count(self, record: RunRecord) -> None:
+        self.metrics.observe(record)
+        self.account.told(record)
 
     def _died(self, slot: _Slot, worker: WorkerProcess) -> None:
         """Read what it still had to say, replace it, and see to what it left behind."""
@@ -260,7 +267,7 @@ class Supervisor:
             with self.database.session() as session:
                 record = runs.ended_record(session, worker.running.run_id)
             if record is not None:
-                self.metrics.observe(record)
+                self._count(record)
             worker.running = None
         burial.close_runs(self.database, self.relay, worker.name, error_type)
         burial.unregister(self.broker, worker.name, worker.queue)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from toolkit.errors import NotFound, Superseded
 from toolkit.ledger.database import Session
-from toolkit.run import Mode, Outcome, Reason, Run, RunRecord
+from toolkit.run import CORE_SKIP_REASONS, Mode, Outcome, Reason, Run, RunRecord
 
 _FINISH = "SELECT toolkit.finish_run(%s, %s, %s::jsonb, %s)"
 
@@ -87,9 +88,10 @@ def begin(
     return Begun(run, payload, "" if verdict == "run" else verdict, *rest)
 
 
-def hold(session: Session, run: Run) -> None:
-    """Within a transaction: go on only as the holder. Raises psycopg.Error with SQLSTATE TK001 when superseded."""
-    session.execute("SELECT toolkit.hold_run(%s, %s)", (run.run_id, run.fence))
+def hold(session: Session, run: Run, lock_timeout: str) -> None:
+    """Within a transaction: go on only as the holder, waiting for no lock longer than `lock_timeout` from here on.
+    Raises psycopg.Error with SQLSTATE TK001 when superseded."""
+    session.execute("SELECT toolkit.hold_run(%s, %s, %s)", (run.run_id, run.fence, lock_timeout))
 
 
 def finish(session: Session, run: Run, record: RunRecord, *, uncounted: bool = False) -> Outcome:
@@ -165,3 +167,49 @@ def take_uncounted(session: Session, limit: int = 1000) -> list[RunRecord]:
         (limit,),
     ).fetchall()
     return [msgspec.json.decode(row[0], type=RunRecord) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSince:
+    """How many runs ended after a cursor: all of them, those that are due to be told, those that will not be looked at again;
+    and the cursor for the next look."""
+
+    cursor: datetime
+    ended: int
+    due: int
+    settled: int
+
+
+def ended_since(
+    session: Session, workers: str, cursor: datetime | None, *, told: float, settled: float, longest: float
+) -> EndedSince:
+    """Runs that workers whose name begins with `workers` ended, by the database's clock, without lost and unneeded ones.
+    `told`, `settled`: seconds ago; `longest`: seconds that a run may take. Without a cursor: of the last hour."""
+    row: Any = session.execute(
+        "WITH moment AS (SELECT clock_timestamp() AS now), since AS ("
+        "  SELECT now, coalesce(%(cursor)s::timestamptz, now - interval '1 hour') AS cursor FROM moment)"
+        " SELECT since.now - %(settled)s * interval '1 second', count(r.run_id),"
+        "  count(r.run_id) FILTER (WHERE r.finished_at <= since.now - %(told)s * interval '1 second'),"
+        "  count(r.run_id) FILTER (WHERE r.finished_at <= since.now - %(settled)s * interval '1 second')"
+        " FROM since LEFT JOIN toolkit.run r ON r.started_at > since.cursor - %(longest)s * interval '1 second'"
+        "  AND r.finished_at > since.cursor AND starts_with(r.worker, %(workers)s)"
+        "  AND r.outcome <> 'lost' AND r.reason <> ALL(%(core)s)"
+        " GROUP BY since.now",
+        {
+            "cursor": cursor, "told": told, "settled": settled, "longest": longest, "workers": workers,
+            "core": sorted(CORE_SKIP_REASONS),
+        },
+    ).fetchone()  # fmt: skip
+    return EndedSince(*row)
+
+
+def unresolved(session: Session) -> dict[str, int]:
+    """Jobs given up as failed or lost within seven days that still stand so, by job name. Those that a replay's plan found
+    gone are resolved: there is nothing left to do for them."""
+    rows = session.execute(
+        "SELECT i.job_name, count(*) FROM toolkit.intent i"
+        " WHERE i.outcome IN ('failed', 'lost') AND i.done_at > clock_timestamp() - interval '7 days'"
+        "  AND NOT EXISTS (SELECT FROM toolkit.replay_item p WHERE p.job_id = i.job_id"
+        "                  AND 'SKIP-GONE' IN (p.verdict, p.settled)) GROUP BY 1"
+    ).fetchall()
+    return dict(rows)

@@ -97,6 +97,14 @@ INTENT_OLDEST = MetricSpec(
 WORKERS = MetricSpec(
     "job_workers", "gauge", "Worker processes of this supervisor, by state.", {"state": WORKER_STATES},
 )  # fmt: skip
+FAILED_BACKLOG = MetricSpec(
+    "job_failed_backlog", "gauge", "Jobs given up in the last 7 days that no replay has resolved.", {"job_name": ()},
+)  # fmt: skip
+UNACCOUNTED = MetricSpec(
+    "job_runs_unaccounted_total", "counter",
+    "Runs of this supervisor's workers that the ledger has and the counters lack, or the other way round.",
+    {"missing_in": ("counters", "ledger")},
+)  # fmt: skip
 LAST_SUCCESS = MetricSpec(
     "job_last_success_timestamp_seconds", "gauge",
     "When a run was last processed or skipped, seconds since 1970; 0: not since this start.",
@@ -128,8 +136,8 @@ BUILD_INFO = MetricSpec(
 
 METRICS: Final = (
     RUNS, SKIPS, FK_ERRORS, RETRIES, REPLAYS, RUN_DURATION, QUEUE_WAIT, QUEUE_DEPTH, QUEUE_OLDEST,
-    INTENTS_UNPUSHED, INTENT_OLDEST, WORKERS, LAST_SUCCESS, TOGGLE_INFO, TOGGLE_ENABLED, TOGGLE_STALE, TOGGLE_OVERDUE,
-    TOGGLE_HELD, DROPPED, BUILD_INFO,
+    INTENTS_UNPUSHED, INTENT_OLDEST, FAILED_BACKLOG, UNACCOUNTED, WORKERS, LAST_SUCCESS, TOGGLE_INFO, TOGGLE_ENABLED,
+    TOGGLE_STALE, TOGGLE_OVERDUE, TOGGLE_HELD, DROPPED, BUILD_INFO,
 )  # fmt: skip
 
 # Span names

@@ -69,6 +69,7 @@ class Metrics:
         self._durations = self._all(catalog.RUN_DURATION, Histogram)
         self._waits = self._all(catalog.QUEUE_WAIT, Histogram)
         self._successes = self._all(catalog.LAST_SUCCESS, Gauge)
+        self._backlog = self._all(catalog.FAILED_BACKLOG, Gauge)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
@@ -118,6 +119,10 @@ class Metrics:
         """Count `n` spans, records or samples that were lost."""
         self._counter(catalog.DROPPED, signal, reason).inc(n)
 
+    def unaccounted(self, missing_in: str, n: int) -> None:
+        """Count `n` runs that the ledger or the counters lack."""
+        self._counter(catalog.UNACCOUNTED, missing_in).inc(n)
+
     # How things stand
 
     def set_queue(self, queue: str, depth: Mapping[str, int], oldest_age: float) -> None:
@@ -132,6 +137,14 @@ class Metrics:
         """Committed intents that the broker does not have, and the age in seconds of the oldest."""
         self._gauge(catalog.INTENTS_UNPUSHED).set(unpushed)
         self._gauge(catalog.INTENT_OLDEST).set(oldest_age)
+
+    def set_failed_backlog(self, by_job: Mapping[str, int]) -> None:
+        """Jobs given up and not resolved, by job name; a missing job is 0, unknown ones are `other`."""
+        backlog: dict[tuple[str, ...], int] = dict.fromkeys(self._backlog, 0)
+        for job_name, jobs in by_job.items():
+            backlog[(job_name,) if (job_name,) in backlog else (OTHER,)] += jobs
+        for key, jobs in backlog.items():
+            self._backlog[key].set(jobs)
 
     def set_workers(self, by_state: Mapping[str, int]) -> None:
         """Worker processes by state; a missing state is 0."""

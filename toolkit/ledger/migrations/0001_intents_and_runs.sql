@@ -32,6 +32,7 @@ COMMENT ON TABLE toolkit.intent IS 'A job that was asked for, in the transaction
 CREATE INDEX intent_unpushed ON toolkit.intent (due_at) WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async';
 CREATE INDEX intent_open ON toolkit.intent (pushed_at) WHERE done_at IS NULL AND pushed_at IS NOT NULL;
 CREATE INDEX intent_created ON toolkit.intent (created_at);
+CREATE INDEX intent_failed ON toolkit.intent (done_at) WHERE outcome IN ('failed', 'lost');
 
 CREATE SEQUENCE toolkit.fence;
 
@@ -210,6 +211,8 @@ DECLARE
     ready_at timestamptz;
     refusal  text := '';
 BEGIN
+    -- A run that the server forgets in a crash never was: its random run_id can never be held again.
+    PERFORM set_config('synchronous_commit', 'off', true);
     SELECT * INTO asked FROM toolkit.intent i WHERE i.job_id = p_job_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         verdict := 'unknown';
@@ -265,9 +268,10 @@ END $$;
 
 -- Raise unless this run still holds its job. Locks the run's row until the transaction ends, so that nobody can give the
 -- run up as lost between the check and the write.
-CREATE FUNCTION toolkit.hold_run(p_run_id uuid, p_fence bigint) RETURNS boolean
+CREATE FUNCTION toolkit.hold_run(p_run_id uuid, p_fence bigint, p_lock_timeout text) RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM set_config('lock_timeout', p_lock_timeout, true);
     PERFORM FROM toolkit.run r WHERE r.run_id = p_run_id AND r.fence = p_fence AND r.outcome IS NULL FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'run % no longer holds its job', p_run_id USING ERRCODE = 'TK001';
