@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "jobs": ("toolkit.cli.jobs:command", "What ran and what failed."),
     "trace": ("toolkit.cli.trace:command", "The trace of a job as a waterfall."),
     "replay": ("toolkit.cli.replay:command", "Run failed jobs again, by plan, on live data."),
+    "doctor": ("toolkit.cli.doctor:command", "What is wrong with queue and ledger, and what mends it."),
     "toggle": ("toolkit.cli.toggle:command", "Switch asynchronous processing, with a receipt."),
 }
 """Name → where its command lives ('' for a job's, found by entry point), and its line in `toolkit --help`."""
