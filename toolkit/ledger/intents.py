@@ -104,7 +104,8 @@ def claim_unpushed(session: Session, job_names: Sequence[str], limit: int) -> li
     with session.cursor(row_factory=class_row(Intent)) as cursor:
         return cursor.execute(
             f"SELECT {_COLUMNS} FROM toolkit.intent WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async'"
-            " AND job_name = ANY(%s) ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED",
+            " AND job_name = ANY(%s) AND job_name <> ALL (toolkit.held_jobs())"
+            " ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED",
             (list(job_names), limit),
         ).fetchall()
 
