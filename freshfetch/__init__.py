@@ -1,0 +1,1 @@
+"""What Freshfetch gives to a user's own project: the pytest plugin."""

@@ -1,0 +1,5 @@
+"""Mutants of the image job."""
+
+from toolkit.rehearse.words import Mutant
+
+MUTANTS: tuple[Mutant, ...] = ()
