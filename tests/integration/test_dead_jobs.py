@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -237,3 +240,21 @@ def test_thousands_are_read_in_batches_and_known_ones_left_out(
     there = found(broker, database)
     assert {one.job_id for one in there} == {f"j{number}" for number in range(500, 1500)}
     assert {one.failure.message for one in there} == {"RQ kept no error"}
+
+
+def test_jobs_failed_lists_them(
+    broker: redis.Redis, connection: psycopg.Connection, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    order = new_order(connection)
+    good = fail(broker, OLD_FUNCTION, order.payload | {"productDrafts": whole_drafts(order)})
+    bad = fail(broker, OLD_FUNCTION, {"x": Bomb(tmp_path / "it-ran")})
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TOOLKIT_", "OTEL_"))}
+    shown = subprocess.run(
+        [sys.executable, "-m", "toolkit.cli", "jobs", "failed", "--json"],
+        env=kept | {"DATABASE_URL": database_url, "REDIS_URL": redis_url}, capture_output=True, check=True, timeout=60,
+    )  # fmt: skip
+    strays = {one["job_id"]: one for one in json.loads(shown.stdout)["strays"]}
+    assert strays.keys() == {good, bad}
+    assert (strays[good]["refused"], strays[good]["error_type"]) == ("", "ForeignKeyViolation")
+    assert "posix.system" in strays[bad]["refused"]
+    assert not (tmp_path / "it-ran").exists()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from toolkit.cli import render, words
+from toolkit.cli import behind, render, words
 from toolkit.cli.options import SINCE, Ledger, Since, json_option, ledger, limit_option
 
 if TYPE_CHECKING:
@@ -190,7 +190,8 @@ def failed(ctx: click.Context, *, since: Since, limit: int, as_json: bool) -> No
     """Failed and lost runs, one line for each kind of error (its fingerprint).
 
     `unresolved` are its jobs that have not come to a good end since: `open` ones run again by themselves, `given up` ones
-    do not.
+    do not. Jobs that failed in RQ behind the ledger's back (plain RQ, older versions) follow; nothing of them is run to read
+    them.
     """
     from toolkit.ledger.queries import count_runs, failed_groups
 
@@ -198,15 +199,24 @@ def failed(ctx: click.Context, *, since: Since, limit: int, as_json: bool) -> No
         moment = since.moment(seen.now)
         groups = failed_groups(seen.session, moment, limit=limit)
         counted = count_runs(seen.session, moment)
+        strays = behind.strays(seen, limit)
     if as_json:
-        render.as_json({"since": moment, "groups": groups, "runs": counted})
+        render.as_json(
+            {"since": moment, "groups": groups, "runs": counted, "strays": behind.document(strays)}
+        )
         return
+    _show_failed(groups, counted, since, seen.now)
+    behind.show(strays)
+
+
+def _show_failed(
+    groups: Sequence[FailedGroup], counted: Mapping[str, int], since: Since, now: datetime
+) -> None:
     began = sum(counted.values())
+    _failed_table(groups, now)
     if not groups:
-        _failed_table((), seen.now)
         render.say(f"nothing failed {since}; {began:,} {'run' if began == 1 else 'runs'} began")
         return
-    _failed_table(groups, seen.now)
     bad = counted["failed"] + counted["lost"]
     render.say(f"{bad:,} of {began:,} runs failed or were lost {since}")
     first = next((group for group in groups if group.open + group.given_up), groups[0])
