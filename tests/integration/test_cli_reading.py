@@ -189,7 +189,7 @@ def test_failures_are_grouped_with_an_example_and_the_next_command(
     assert "5 of 8 runs failed or were lost in the last 24h" in done.stderr
     assert "toolkit jobs show" in done.stderr
     told = json.loads(toolkit("jobs", "failed", "--json").stdout)
-    assert set(told) == {"since", "groups", "runs"}
+    assert set(told) == {"since", "groups", "runs", "strays"}
     assert {"fingerprint", "runs", "jobs", "open", "given_up", "example_job_id", "releases"} <= set(
         told["groups"][0]
     )
