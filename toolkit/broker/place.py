@@ -8,8 +8,9 @@ A relay that died after its push and before its commit pushes again; the script 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from itertools import islice
 
+import msgspec
 import redis
 from rq import Queue
 from rq.executions import ExecutionRegistry
@@ -19,31 +20,41 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegi
 from toolkit.broker.codec import REPLAY_OF
 
 _PLACE = """
-local job, queue, middle, wip, scheduled, failed, finished, queues, executions = unpack(KEYS)
-local id, again, replay_of = ARGV[1], ARGV[2], ARGV[3]
-local known = redis.call('HMGET', job, 'status', 'replay_of')
-local status = known[1]
-local waits = status == 'queued' or status == 'started' or status == 'scheduled' or status == 'deferred'
-if again == '0' and waits and (known[2] or '') == replay_of then
-    return 0
+local queue, middle, wip, scheduled, failed, finished, queues = unpack(KEYS)
+local again, job_prefix, executions_prefix = ARGV[1], ARGV[2], ARGV[3]
+local function place(id, replay_of, fields)
+    local job, executions = job_prefix .. id, executions_prefix .. id
+    local known = redis.call('HMGET', job, 'status', 'replay_of')
+    local status = known[1]
+    local waits = status == 'queued' or status == 'started' or status == 'scheduled' or status == 'deferred'
+    if again == '0' and waits and (known[2] or '') == replay_of then
+        return 0
+    end
+    if again == '1' or waits then
+        redis.call('LREM', queue, 0, id)
+    end
+    redis.call('LREM', middle, 0, id)
+    for _, execution in ipairs(redis.call('ZRANGE', executions, 0, -1)) do
+        redis.call('ZREM', wip, id .. ':' .. execution)
+    end
+    redis.call('DEL', executions, job)
+    redis.call('ZREM', scheduled, id)
+    redis.call('ZREM', failed, id)
+    redis.call('ZREM', finished, id)
+    redis.call('HSET', job, unpack(fields))
+    redis.call('RPUSH', queue, id)
+    return 1
 end
-if again == '1' or waits then
-    redis.call('LREM', queue, 0, id)
-end
-redis.call('LREM', middle, 0, id)
-for _, execution in ipairs(redis.call('ZRANGE', executions, 0, -1)) do
-    redis.call('ZREM', wip, id .. ':' .. execution)
-end
-redis.call('DEL', executions)
-redis.call('ZREM', scheduled, id)
-redis.call('ZREM', failed, id)
-redis.call('ZREM', finished, id)
-redis.call('DEL', job)
-redis.call('HSET', job, unpack(ARGV, 4))
 redis.call('SADD', queues, queue)
-redis.call('RPUSH', queue, id)
-return 1
+local placed = {}
+for number, one in ipairs(cmsgpack.unpack(ARGV[4])) do
+    placed[number] = place(unpack(one))
+end
+return placed
 """
+
+CHUNK = 100
+"""Jobs a script call: the broker serves nobody else for some milliseconds meanwhile."""
 
 
 class Placer:
@@ -54,24 +65,34 @@ class Placer:
         self._script = connection.register_script(_PLACE)
 
     def place(
-        self, queue: str, jobs: Iterable[tuple[str, dict[str, Any]]], *, again: bool = False
+        self, queue: str, jobs: Iterable[tuple[str, dict[str, str]]], *, again: bool = False
     ) -> list[bool]:
         """Queue each (job id, hash); True where it was put in, False where it waited or ran already."""
         pipe = self._connection.pipeline(transaction=False)
-        for job_id, fields in jobs:
-            flat = [part for pair in fields.items() for part in pair]
+        left = iter(jobs)
+        while some := list(islice(left, CHUNK)):
+            packed = msgspec.msgpack.encode([_flat(job_id, fields) for job_id, fields in some])
             self._script(
-                keys=keys(queue, job_id),
-                args=[job_id, "1" if again else "0", fields.get(REPLAY_OF, ""), *flat],
+                keys=keys(queue),
+                args=[
+                    "1" if again else "0",
+                    Job.key_for(""),
+                    ExecutionRegistry.key_template.format(""),
+                    packed,
+                ],
                 client=pipe,
             )
-        return [bool(answer) for answer in pipe.execute()]
+        return [bool(placed) for answer in pipe.execute() for placed in answer]
 
 
-def keys(queue: str, job_id: str) -> Sequence[str]:
-    """RQ's keys for a job of this queue, in the script's order."""
+def _flat(job_id: str, fields: dict[str, str]) -> tuple[str, str, list[str]]:
+    """A job as the script takes it: its id, which run it replays, and HSET's arguments."""
+    return job_id, fields.get(REPLAY_OF, ""), [part for pair in fields.items() for part in pair]
+
+
+def keys(queue: str) -> Sequence[str]:
+    """RQ's keys for this queue, in the script's order."""
     return [
-        Job.key_for(job_id),
         f"{Queue.redis_queue_namespace_prefix}{queue}",
         f"{Queue.redis_queue_namespace_prefix}{queue}:intermediate",
         StartedJobRegistry.key_template.format(queue),
@@ -79,5 +100,4 @@ def keys(queue: str, job_id: str) -> Sequence[str]:
         FailedJobRegistry.key_template.format(queue),
         FinishedJobRegistry.key_template.format(queue),
         Queue.redis_queues_keys,
-        ExecutionRegistry.key_template.format(job_id),
     ]

@@ -17,7 +17,7 @@ from threading import Event
 import psycopg
 import redis
 
-from toolkit.broker.codec import encode
+from toolkit.broker.codec import encoder
 from toolkit.broker.place import Placer
 from toolkit.jobspec import Registry
 from toolkit.ledger import intents
@@ -59,7 +59,10 @@ class Relay:
             by_queue[intent.queue].append(intent)
         placed = 0
         for queue, some in by_queue.items():
-            jobs = [(one.job_id, encode(one, self.registry.get(one.job_name), self.broker)) for one in some]
+            encode = {
+                name: encoder(self.registry.get(name), self.broker) for name in {one.job_name for one in some}
+            }
+            jobs = [(one.job_id, encode[one.job_name](one)) for one in some]
             count = sum(self._placer.place(queue, jobs, again=again))
             placed += count
             event = catalog.RELAY_PUSHED_AGAIN if again else catalog.RELAY_PUSHED
