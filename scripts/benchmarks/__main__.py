@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from scripts.benchmarks import image_job
+from scripts.benchmarks import image_job, replay, toggle
 from toolkit.errors import ToolkitError
 
 
@@ -16,6 +16,8 @@ def bench() -> None:
 
 
 bench.add_command(image_job.command, "image-job")
+bench.add_command(toggle.command, "toggle")
+bench.add_command(replay.command, "replay")
 
 
 def main(arguments: list[str]) -> None:

@@ -48,8 +48,8 @@ _SNAPSHOTS = f"""
 SELECT i.job_id, i.job_name, i.payload::text,
     CASE WHEN i.done_at IS NULL THEN '' ELSE coalesce(i.outcome, 'processed') END,
     i.pushed_at IS NOT NULL, extract(epoch FROM i.due_at - clock_timestamp())::float8,
-    CASE WHEN r.run_id IS NOT NULL THEN {_LAST_RUN.format("r")} END,
-    CASE WHEN f.run_id IS NOT NULL THEN {_LAST_RUN.format("f")} END,
+    CASE WHEN r.run_id IS NOT NULL THEN {_LAST_RUN.format("r")}::text ELSE 'null' END,
+    CASE WHEN f.run_id IS NOT NULL THEN {_LAST_RUN.format("f")}::text ELSE 'null' END,
     coalesce(a.holder, ''), coalesce(extract(epoch FROM clock_timestamp() - a.started_at), 0)::float8
 FROM unnest(%(ids)s::text[]) AS asked (job_id) JOIN toolkit.intent i USING (job_id)
 LEFT JOIN LATERAL (SELECT * FROM toolkit.run r WHERE r.job_id = i.job_id AND {_TELLING}
@@ -57,6 +57,8 @@ LEFT JOIN LATERAL (SELECT * FROM toolkit.run r WHERE r.job_id = i.job_id AND {_T
 LEFT JOIN toolkit.run f ON f.run_id = r.replay_of
 LEFT JOIN toolkit.flight a ON a.job_id = i.job_id AND a.landed_at IS NULL
 ORDER BY i.job_id"""
+
+_RUN = msgspec.json.Decoder(LastRun | None)
 
 _PLAN = (
     "SELECT replay_id, hash, planned_at, planned_by, release, selection, reason, forced, verdicts, remainder_of,"
@@ -82,7 +84,7 @@ def snapshots(session: Session, job_ids: Sequence[str]) -> list[Snapshot]:
     return [
         Snapshot(
             job_id=row[0], job_name=row[1], payload=row[2], outcome=row[3], pushed=row[4], due_in=row[5],
-            last=msgspec.convert(row[6], LastRun | None), replayed=msgspec.convert(row[7], LastRun | None),
+            last=_RUN.decode(row[6]), replayed=_RUN.decode(row[7]),
             holder=row[8], in_air=row[9],
         )
         for row in rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-BATCH = 250
+BATCH = 500
 """Jobs moved in one transaction: each takes an advisory lock, and PostgreSQL has room for some thousands of them."""
 
 
