@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "trace": ("toolkit.cli.trace:command", "The trace of a job as a waterfall."),
     "replay": ("toolkit.cli.replay:command", "Run failed jobs again, by plan, on live data."),
     "doctor": ("toolkit.cli.doctor:command", "What is wrong with queue and ledger, and what mends it."),
+    "logs": ("toolkit.cli.logs:command", "Count what a log of any origin tells of the job."),
+    "capture": ("toolkit.cli.capture:command", "Save a failed job as one portable, redacted file."),
     "toggle": ("toolkit.cli.toggle:command", "Switch asynchronous processing, with a receipt."),
 }
 """Name → where its command lives ('' for a job's, found by entry point), and its line in `toolkit --help`."""
