@@ -57,9 +57,14 @@ class Host:
         return httpx.get(served.group() + path, timeout=10)
 
     def kill_workers(self, stop: Event, dice: random.Random) -> None:
-        """SIGKILL a random worker process every second."""
+        """SIGKILL a random worker process every second, one that has had the time to start."""
         while not stop.wait(1.0):
-            workers = psutil.Process(self.process.pid).children()
+            started = time.time() - 2.0
+            workers = [
+                child
+                for child in psutil.Process(self.process.pid).children()
+                if child.create_time() < started
+            ]
             if workers:
                 dice.choice(workers).kill()
                 self.killed += 1
@@ -110,6 +115,9 @@ def working(
             what="worker host",
         )
         yield host
+    except TimeoutError as error:
+        tail = log.read_text(errors="replace")[-3000:]
+        raise click.ClickException(f"{error}; the worker host says at last:\n{tail}") from error
     finally:
         process.terminate()
         process.wait(60)
