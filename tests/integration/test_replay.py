@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import uuid
 from collections import Counter
 from pathlib import Path
 from threading import Event
@@ -14,9 +15,11 @@ import psycopg
 import pytest
 import redis
 
+from tests.brokering import new_relay
 from tests.eventually import eventually
+from tests.integration.test_queries import as_login
 from tests.orders import Order, images, sessions
-from tests.performing import Heard
+from tests.performing import Heard, performing
 from tests.replaying import Shop, answer
 from toolkit.ledger import runs
 from toolkit.ledger.database import Database
@@ -532,3 +535,32 @@ def test_a_job_the_ledger_does_not_know_is_named(shop: Shop) -> None:
 
     assert done.returncode == 1
     assert "nobody-knows-me" in done.stderr
+
+
+def login(shop: Shop, role: str) -> str:
+    """The URL of somebody who has this role and no other right."""
+    user = f"{role}_{uuid.uuid4().hex[:8]}"
+    shop.connection.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'x' IN ROLE {role}")
+    return as_login(shop.url, user, "x")
+
+
+def test_an_operator_may_replay_and_a_worker_may_only_land_it(shop: Shop) -> None:
+    order, job_id = shop.failed()
+    as_operator = Database(login(shop, "toolkit_operator"))
+    as_worker = Database(login(shop, "toolkit_worker"))
+    try:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            shop.replays(database=as_worker).plan(Selection(job_ids=(job_id,)))
+        replays = shop.replays(database=as_operator)
+        plan = replays.start(replays.plan(Selection(job_ids=(job_id,)), reason="a test"))
+        assert replays.carry_out(plan, Limits(), stop=Event()).how == "done"
+        while new_relay(as_worker, shop.broker).run_once():
+            pass
+        with performing(as_worker.url) as performer:
+            performer.perform(job_id, mode=Mode.ASYNC)
+    finally:
+        as_operator.close()
+        as_worker.close()
+
+    assert shop.rows("SELECT outcome FROM toolkit.flight") == ["processed"]
+    assert whole(shop, order)
