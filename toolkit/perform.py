@@ -11,9 +11,10 @@ supervisor closes it as lost.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -26,7 +27,7 @@ from toolkit.errors import Superseded, UnknownJob
 from toolkit.failures import failure_of
 from toolkit.jobspec import JobSpec, Registry
 from toolkit.ledger import runs
-from toolkit.ledger.database import Database, Session, patiently
+from toolkit.ledger.database import Database, Pinned, Session, patiently, pipelined
 from toolkit.run import Failure, Mode, Outcome, Reason, Result, Run, RunRecord, record
 from toolkit.telemetry import catalog
 from toolkit.telemetry.logs import Log
@@ -124,9 +125,8 @@ class JobContext:
         pause, longest = LOCK_WAITS
         while True:
             try:
-                with self.database.session() as session, session.pipeline(), session.transaction():
-                    session.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-                    runs.hold(session, self.run)
+                with self.database.session() as session, pipelined(session):
+                    runs.hold(session, self.run, LOCK_TIMEOUT)
                     write = GuardedWrite(session, self._finish)
                     result = action(write)
                     self.pending = write.ended
@@ -176,6 +176,10 @@ class Performer:
     def perform(self, job_id: str, *, mode: Mode) -> Performed:
         """Perform one delivery of a job. Raises NotFound when the ledger has no such intent; errors of the job itself
         end in the record, never in an exception."""
+        with closing(Pinned(self.database)) as database:
+            return dataclasses.replace(self, database=database)._perform(job_id, mode)
+
+    def _perform(self, job_id: str, mode: Mode) -> Performed:
         clock = _Clock(time.time_ns(), time.monotonic())
         begun = patiently(lambda: self._begin(job_id, mode), within=FINISH_PATIENCE)
         run = begun.run

@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from jobs.catalog import derived_id, utc_ms
 from jobs.images.search.protocol import Candidate
-from jobs.images.search.urls import normalise_url
 from toolkit.ledger.database import Session
 
 
@@ -30,7 +31,10 @@ class Attached:
 
 
 _ATTACH = """
-WITH tenant AS MATERIALIZED (
+WITH found AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(found)s::jsonb)
+        AS c (id text, draft text, url text, source text, position int, width int, height int, item text)
+), tenant AS MATERIALIZED (
     SELECT m.id FROM "Merchant" m WHERE m.id = %(merchant)s FOR KEY SHARE NOWAIT
 ), wanted_order AS MATERIALIZED (
     SELECT o.id FROM "PurchaseOrder" o JOIN tenant ON o."merchantId" = tenant.id WHERE o.id = %(order)s
@@ -42,8 +46,7 @@ WITH tenant AS MATERIALIZED (
 ), attached AS (
     INSERT INTO "ProductImage" (id, "productDraftId", url, source, position, width, height, "createdAt")
     SELECT c.id, c.draft, c.url, c.source, c.position, c.width, c.height, %(now)s
-    FROM unnest(%(ids)s::text[], %(owners)s::text[], %(urls)s::text[], %(sources)s::text[], %(positions)s::int[],
-                %(widths)s::int[], %(heights)s::int[]) AS c (id, draft, url, source, position, width, height)
+    FROM found c
     JOIN alive ON alive.id = c.draft
     ON CONFLICT (id) DO NOTHING
     RETURNING id, "productDraftId", source
@@ -54,8 +57,7 @@ WITH tenant AS MATERIALIZED (
     ON CONFLICT (id) DO NOTHING
 ), items AS (
     INSERT INTO "ImageReviewItem" (id, "sessionId", "imageId")
-    SELECT c.item, %(session)s, attached.id FROM attached
-    JOIN unnest(%(ids)s::text[], %(items)s::text[]) AS c (id, item) ON c.id = attached.id
+    SELECT c.item, %(session)s, attached.id FROM attached JOIN found c ON c.id = attached.id
     ON CONFLICT (id) DO NOTHING
 )
 SELECT alive.id, attached.source, count(attached.id)
@@ -83,25 +85,28 @@ def attach(
     The caller's transaction holds the run. Never raises 23503: the parents are locked before the insert.
     """
     review = review_session_id(job_id)
-    rows = [
-        (derived_id("image", draft, normalise_url(candidate.url)), draft, candidate, position)
-        for draft, candidates in found.items()
-        for position, candidate in enumerate(candidates)
-    ]
+    rows = []
+    for draft, candidates in found.items():
+        for position, candidate in enumerate(candidates):
+            image = derived_id("image", draft, candidate.url)  # a candidate's URL is normalised
+            row = {
+                "id": image,
+                "draft": draft,
+                "url": candidate.url,
+                "source": candidate.source,
+                "position": position,
+                "width": candidate.width,
+                "height": candidate.height,
+                "item": derived_id("review-item", review, image),
+            }
+            rows.append(row)
     values = {
         "merchant": merchant_id,
         "order": order_id,
         "session": review,
         "now": utc_ms(now),
         "drafts": sorted(found),
-        "ids": [row[0] for row in rows],
-        "owners": [row[1] for row in rows],
-        "urls": [row[2].url for row in rows],
-        "sources": [row[2].source for row in rows],
-        "positions": [row[3] for row in rows],
-        "widths": [row[2].width for row in rows],
-        "heights": [row[2].height for row in rows],
-        "items": [derived_id("review-item", review, row[0]) for row in rows],
+        "found": msgspec.json.encode(rows).decode(),
     }
     by_draft: dict[str, int] = {}
     by_source: dict[str, int] = {}

@@ -16,7 +16,7 @@ from tests.eventually import eventually
 from tests.orders import ask, ended_runs, images, new_merchant, new_order, scalar, sessions
 from tests.performing import CountingDatabase, Heard, Once, Scripted, performing
 from toolkit.ledger import runs
-from toolkit.ledger.database import Database
+from toolkit.ledger.database import Database, Pinned
 from toolkit.perform import Performed
 from toolkit.run import Mode, RunRecord
 
@@ -324,7 +324,7 @@ def test_a_job_whose_connection_breaks_in_mid_work_is_tried_again(
 
 
 def test_a_last_write_whose_answer_got_lost_counts_as_what_it_was(
-    database_url: str, connection: Connection
+    database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit is carried out, and the connection is cut before the job hears of it."""
     order = new_order(connection, ["x"])
@@ -332,18 +332,17 @@ def test_a_last_write_whose_answer_got_lost_counts_as_what_it_was(
     cut: list[Callable[[], None]] = [lambda: sever(connection)]
     sink = Heard()
     with performing(database_url, Scripted(), sink=sink) as performer:
-        database = performer.database
-        plain = database.session
+        plain = Pinned.session
 
         @contextmanager
-        def session_that_breaks_after_its_commit() -> Iterator[object]:
-            with plain() as session:
+        def session_that_breaks_after_its_commit(pinned: Pinned) -> Iterator[object]:
+            with plain(pinned) as session:
                 yield session
                 if cut and scalar(connection, 'SELECT count(*) FROM "ProductImage"'):
                     cut.pop()()
                     session.execute("SELECT 1")
 
-        database.session = session_that_breaks_after_its_commit  # type: ignore[method-assign,assignment]
+        monkeypatch.setattr(Pinned, "session", session_that_breaks_after_its_commit)
         record = performer.perform(job, mode=Mode.ASYNC).record
     assert record is not None
     assert (record.outcome, record.counts) == ("processed", {"attached": 1, "images_memory": 2})

@@ -11,7 +11,7 @@ scheduler, and the intermediate queue.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, cast
+from typing import cast
 
 import redis
 from redis.client import Pipeline
@@ -26,23 +26,13 @@ from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from rq.utils import now, utcformat
 from rq.worker import WorkerStatus
 
+from toolkit.broker.batch import Batch, Taken
 from toolkit.broker.codec import FreshJob
 from toolkit.errors import NotFound, ToolkitError
 from toolkit.ledger import intents
 from toolkit.perform import Performed, Performer
 from toolkit.run import Mode
 from toolkit.telemetry import catalog
-
-_POP = """
-if redis.call('EXISTS', KEYS[3]) == 1 then
-    return false
-end
-local id = redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT')
-if not id then
-    return false
-end
-return {id, redis.call('HGETALL', ARGV[1] .. id)}
-"""
 
 BLOCK = 10
 """Seconds that an idle worker waits for a job before it beats its heart and waits again."""
@@ -80,8 +70,12 @@ class FreshWorker(SimpleWorker):
         )
         self.performer = performer
         self.queue: Queue = self.queues[0]
+        self._batch = Batch(
+            connection, self.queue.key, self.queue.intermediate_queue_key, FreshJob.redis_job_namespace_prefix
+        )
         self._next: FreshJob | None = None
         self._suspended = False
+        self._beaten = False
 
     # -- taking jobs ---------------------------------------------------------------------------------------------
 
@@ -101,17 +95,17 @@ class FreshWorker(SimpleWorker):
         """The next job: the one that came with the end of the last, else wait for one. RQ's contract."""
         job, self._next = self._next, None
         if job is None:
-            self.set_state(WorkerStatus.IDLE)
             job = self._take() or self._wait(timeout)
         if job is None:
-            return cast("tuple[FreshJob, Queue] | None", super().dequeue_job_and_maintain_ttl(timeout, max_idle_time))
+            return cast(
+                "tuple[FreshJob, Queue] | None", super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+            )
         return job, self.queue
 
     def _take(self) -> FreshJob | None:
-        pipe = self.connection.pipeline(transaction=False)
-        self.heartbeat(pipeline=pipe)
-        self._ask_next(pipe)
-        return self._answered(pipe.execute())
+        pipe = self._batch.pipeline()
+        self._beat(pipe, WorkerStatus.IDLE, self.worker_ttl + 60)
+        return self._taken(self._batch.run(pipe, take=True))
 
     def _wait(self, timeout: int | None) -> FreshJob | None:
         """Block until a job comes, as RQ does, with a heartbeat each time nothing came."""
@@ -131,21 +125,14 @@ class FreshWorker(SimpleWorker):
                 self.connection.lrem(self.queue.intermediate_queue_key, 1, job_id)
         return None
 
-    def _ask_next(self, pipe: Pipeline) -> None:
-        """Two commands at a pipeline's end: is the queue suspended, and the next job with its hash."""
-        pipe.exists(WORKERS_SUSPENDED)
-        keys = (self.queue.key, self.queue.intermediate_queue_key, WORKERS_SUSPENDED)
-        pipe.eval(_POP, len(keys), *keys, FreshJob.redis_job_namespace_prefix)
-
-    def _answered(self, answers: list[Any]) -> FreshJob | None:
-        self._suspended = bool(answers[-2])
-        if not answers[-1]:
+    def _taken(self, taken: Taken) -> FreshJob | None:
+        self._suspended = taken.suspended
+        if taken.job_id is None:
             return None
-        job_id, flat = answers[-1]
         try:
-            return self._restored(job_id, dict(zip(flat[::2], flat[1::2], strict=True)))
+            return self._restored(taken.job_id, taken.fields or {})
         except NoSuchJobError:
-            self.connection.lrem(self.queue.intermediate_queue_key, 1, job_id)
+            self.connection.lrem(self.queue.intermediate_queue_key, 1, taken.job_id.decode())
             return None
 
     def _restored(self, job_id: bytes, fields: dict[bytes, bytes]) -> FreshJob:
@@ -182,6 +169,20 @@ class FreshWorker(SimpleWorker):
         else:
             self._end(job, execution, performed)
 
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """RQ's; but the one that RQ sends after each job went out with the job's end."""
+        if self._beaten and pipeline is None:
+            self._beaten = False
+            return
+        super().heartbeat(timeout, pipeline)
+
+    def _beat(self, pipe: Pipeline, state: WorkerStatus, ttl: int) -> None:
+        """RQ's `set_state` and `heartbeat` in two commands."""
+        self._state = state
+        self.last_heartbeat = now()
+        pipe.hset(self.key, mapping={"state": state.value, "last_heartbeat": utcformat(self.last_heartbeat)})
+        pipe.expire(self.key, ttl)
+
     def _perform(self, job: FreshJob) -> Performed:
         try:
             return self.performer.perform(job.id, mode=Mode.ASYNC)
@@ -205,35 +206,30 @@ class FreshWorker(SimpleWorker):
 
     def _start(self, job: FreshJob) -> Execution:
         """RQ's `prepare_execution` and `prepare_job_execution` in one round trip."""
-        pipe = self.connection.pipeline(transaction=True)
+        pipe = self._batch.pipeline()
         ttl = self.get_heartbeat_ttl(job)
         execution = Execution.create(job, ttl, pipeline=pipe, worker_name=self.name)
         self.executions[execution.id] = execution
-        self.set_state(WorkerStatus.BUSY, pipeline=pipe)
-        self.heartbeat(ttl, pipeline=pipe)
+        self._beat(pipe, WorkerStatus.BUSY, max(ttl, self.worker_ttl) + 60)
         job.prepare_for_execution(self.name, pipeline=pipe)
         pipe.persist(job.key)
         pipe.lrem(self.queue.intermediate_queue_key, 1, job.id)
-        pipe.execute()
+        self._batch.run(pipe, take=False)
         return execution
 
     def _end(self, job: FreshJob, execution: Execution, performed: Performed | None) -> None:
         """RQ's `handle_job_success` and the taking of the next job in one round trip. `performed` None: another worker
         has the job now, and only this execution is taken back."""
-        pipe = self.connection.pipeline(transaction=True)
+        pipe = self._batch.pipeline()
         if performed is not None:
             self._record_success(pipe, job, execution, performed.answer)
         self.cleanup_execution(job, pipeline=pipe, execution=execution)
-        self.heartbeat(pipeline=pipe)
-        self.set_state(WorkerStatus.IDLE, pipeline=pipe)
+        self._beat(pipe, WorkerStatus.IDLE, self.worker_ttl + 60)
+        self._beaten = True
         pipe.exists(job.dependents_key)
-        if self._stop_requested:
-            answers = [*pipe.execute(), 0, None]
-        else:
-            self._ask_next(pipe)
-            answers = pipe.execute()
-        self._next = self._answered(answers)
-        if performed is not None and answers[-3]:
+        taken = self._batch.run(pipe, take=not self._stop_requested)
+        self._next = self._taken(taken)
+        if performed is not None and taken.answers[-1]:
             self.queue.enqueue_dependents(job)
 
     def _record_success(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar, cast
 
 import psycopg
@@ -54,7 +54,8 @@ class Database:
         arguments: dict[str, Any] = {
             "connect_timeout": 5,
             "application_name": application_name,
-            "options": "-c timezone=UTC",
+            # A database whose default is another isolation level would turn a deleted draft into 40001.
+            "options": "-c timezone=UTC -c default_transaction_isolation=read\\ committed",
         }
         if not prepared_statements:
             arguments["prepare_threshold"] = None
@@ -77,7 +78,12 @@ class Database:
     def session(self) -> Iterator[Session]:
         """A psycopg connection in autocommit; `session.transaction()` and `session.pipeline()` are the caller's."""
         with self.reachable(), self._sessions.connect() as connection:
-            yield cast("Session", connection.connection.driver_connection)
+            session = cast("Session", connection.connection.driver_connection)
+            try:
+                yield session
+            finally:
+                if session.closed:  # the server went away: the pool must not try to reset it
+                    connection.invalidate()
 
     @contextmanager
     def reachable(self) -> Iterator[None]:
@@ -101,6 +107,59 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+class Pinned(Database):
+    """One session of another Database, kept between uses: a run checks out one connection instead of one a step.
+
+    After an error the session is given back, and the next use gets a new one. Not for sharing between threads.
+    """
+
+    def __init__(self, database: Database) -> None:  # builds no engine of its own
+        self.url = database.url
+        self._database = database
+        self._held: ExitStack | None = None
+        self._session: Session | None = None
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """The kept session."""
+        if self._session is None:
+            self._held = ExitStack()
+            self._session = self._held.enter_context(self._database.session())
+        try:
+            with self.reachable():
+                yield self._session
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A transaction on a connection of the other Database."""
+        with self._database.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give the session back."""
+        held, self._held, self._session = self._held, None, None
+        if held is not None:
+            held.close()
+
+
+@contextmanager
+def pipelined(session: Session) -> Iterator[None]:
+    """One transaction in psycopg's pipeline: BEGIN travels with the first statement, COMMIT with the last; the server is
+    waited for only where a result is read, and at the end. (`session.transaction()` in a pipeline waits at both edges.)"""
+    try:
+        with session.pipeline():
+            session.execute("BEGIN")
+            yield
+            session.execute("COMMIT")
+    except BaseException:
+        if not session.closed:
+            session.rollback()
+        raise
 
 
 def run_script(connection: sa.Connection, script: str) -> None:

@@ -110,7 +110,9 @@ class Encoder:
         add(self._names.get(span.name) or self._name(span.name))
         add(_TIMES(0x30, span.kind.value + 1, 0x39, span.start_time or 0, 0x41, span.end_time or 0))
         texts = self._texts
-        for key, value in (span.attributes or {}).items():
+        # The SDK's mapping takes a lock for each key; a span that has ended is no longer written to.
+        attributes: Mapping[str, Any] = getattr(span.attributes, "_dict", None) or span.attributes or {}
+        for key, value in attributes.items():
             # Only texts are looked up: 1, 1.0 and True are one key of a dict, and not one attribute.
             if type(value) is str:
                 add(texts.get((key, value)) or self._text(key, value))
