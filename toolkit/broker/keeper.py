@@ -116,6 +116,8 @@ class Keeper:
             "queues": _Chore(2.0, self._queue_gauges, ("broker",)),
             "intents": _Chore(2.0, self._intent_gauges, ("database",)),
             "backlog": _Chore(15.0, self._backlog_gauge, ("database",)),
+            "ask database": _Chore(5.0, self._ask_database, ("database",)),
+            "ask broker": _Chore(5.0, self._ask_broker, ("broker",)),
             "prune": _Chore(300.0, self._prune, both),
         } | {name: _Chore(every, action, ()) for name, (every, action) in more.items()}
 
@@ -183,6 +185,17 @@ class Keeper:
         with self._database.session() as session:
             unresolved = runs.unresolved(session)
         self._metrics.set_failed_backlog(unresolved)
+
+    def _ask_database(self) -> None:
+        with self._database.session() as session:
+            asked = time.monotonic()
+            session.execute("SELECT 1")
+            self._metrics.round_trip("database", time.monotonic() - asked)
+
+    def _ask_broker(self) -> None:
+        asked = time.monotonic()
+        self._broker.ping()
+        self._metrics.round_trip("broker", time.monotonic() - asked)
 
     def _prune(self) -> None:
         with self._database.session() as session:

@@ -51,6 +51,8 @@ RUN_DURATION_BUCKETS: Final = (
 QUEUE_WAIT_BUCKETS: Final = (
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 180.0, 300.0, 600.0, 1800.0,
 )  # fmt: skip
+ROUND_TRIP_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
+DEPENDENCIES: Final = ("database", "broker")
 
 RUNS = MetricSpec(
     "job_runs_total", "counter", "Runs that ended, by outcome.",
@@ -130,6 +132,11 @@ DROPPED = MetricSpec(
     "telemetry_dropped_total", "counter", "Spans, run records and samples lost on their way, by reason.",
     {"signal": SIGNALS, "reason": DROP_REASONS},
 )  # fmt: skip
+ROUND_TRIP = MetricSpec(
+    "dependency_round_trip_seconds", "histogram",
+    "How long the smallest question to PostgreSQL and the broker took; what is not answered is not counted.",
+    {"dependency": DEPENDENCIES}, ROUND_TRIP_BUCKETS,
+)  # fmt: skip
 BUILD_INFO = MetricSpec(
     "toolkit_build_info", "gauge", "Always 1; what runs, in its labels.", {"release": (), "python": ()},
 )  # fmt: skip
@@ -137,7 +144,7 @@ BUILD_INFO = MetricSpec(
 METRICS: Final = (
     RUNS, SKIPS, FK_ERRORS, RETRIES, REPLAYS, RUN_DURATION, QUEUE_WAIT, QUEUE_DEPTH, QUEUE_OLDEST,
     INTENTS_UNPUSHED, INTENT_OLDEST, FAILED_BACKLOG, UNACCOUNTED, WORKERS, LAST_SUCCESS, TOGGLE_INFO, TOGGLE_ENABLED,
-    TOGGLE_STALE, TOGGLE_OVERDUE, TOGGLE_HELD, DROPPED, BUILD_INFO,
+    TOGGLE_STALE, TOGGLE_OVERDUE, TOGGLE_HELD, DROPPED, ROUND_TRIP, BUILD_INFO,
 )  # fmt: skip
 
 # Span names

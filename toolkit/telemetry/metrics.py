@@ -69,6 +69,7 @@ class Metrics:
         self._durations = self._all(catalog.RUN_DURATION, Histogram)
         self._waits = self._all(catalog.QUEUE_WAIT, Histogram)
         self._successes = self._all(catalog.LAST_SUCCESS, Gauge)
+        self._round_trips = self._all(catalog.ROUND_TRIP, Histogram)
         self._backlog = self._all(catalog.FAILED_BACKLOG, Gauge)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -118,6 +119,10 @@ class Metrics:
     def dropped(self, signal: str, reason: str, n: int = 1) -> None:
         """Count `n` spans, records or samples that were lost."""
         self._counter(catalog.DROPPED, signal, reason).inc(n)
+
+    def round_trip(self, dependency: str, seconds: float) -> None:
+        """How long `database` or `broker` took to answer."""
+        self._round_trips[dependency,].observe(seconds)
 
     def unaccounted(self, missing_in: str, n: int) -> None:
         """Count `n` runs that the ledger or the counters lack."""
