@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from threading import Event
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -87,6 +88,25 @@ class App:
                 remedy=f"run `toolkit up`, or set {variable}",
             )
         return str(found.url)
+
+    def rehearsal_server(self, *, elsewhere: bool) -> tuple[str, Path | None]:
+        """The PostgreSQL for throw-away databases, and its log: the embedded one; DATABASE_URL's, whose log is not known,
+        only when `elsewhere` was said aloud. Raises DependencyUnreachable."""
+        from toolkit.embedded import servers
+
+        if elsewhere:
+            if self.settings.database_url is None:
+                raise DependencyUnreachable(
+                    "DATABASE_URL is not set", remedy="set it, or rehearse on the embedded server"
+                )
+            return self.settings.database_url, None
+        found = servers.find(self.settings.home).postgres
+        if found is None:
+            raise DependencyUnreachable(
+                f"no embedded PostgreSQL runs in {self.settings.home}",
+                remedy="run `toolkit up`, or allow throw-away databases beside your own: --on-database-url",
+            )
+        return found.url, found.log
 
     @cached_property
     def database(self) -> Database:

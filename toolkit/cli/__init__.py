@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("toolkit.cli.logs:command", "Count what a log of any origin tells of the job."),
     "capture": ("toolkit.cli.capture:command", "Save a failed job as one portable, redacted file."),
     "toggle": ("toolkit.cli.toggle:command", "Switch asynchronous processing, with a receipt."),
+    "rehearse": ("toolkit.cli.rehearse:command", "Race job code in a sealed, throw-away database."),
 }
 """Name → where its command lives ('' for a job's, found by entry point), and its line in `toolkit --help`."""
 

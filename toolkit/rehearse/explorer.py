@@ -18,11 +18,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from toolkit.rehearse.words import Outcome, Step, Story
+from toolkit.rehearse.words import LOCAL, Outcome, Story
 
 Play = Callable[[Callable[[Mapping[str, str]], str]], Story]
 
-_LOCAL = ("BEGIN", "SET ", "SAVEPOINT", "START TRANSACTION")
 DIVERGED_TRIES = 3
 
 Footprint = Mapping[str, bool] | None
@@ -109,7 +108,7 @@ class _Path:
 
     def _branches(self, ready: Mapping[str, str]) -> list[str]:
         if self.reduce:
-            local = next((name for name, sql in ready.items() if sql.lstrip().startswith(_LOCAL)), None)
+            local = next((name for name, sql in ready.items() if sql.startswith(LOCAL)), None)
             if local is not None:
                 return [local]
         return list(ready)
@@ -122,7 +121,6 @@ def explore(
     limit: int | None = None,
     stop: Callable[[Story], bool] = lambda _story: False,
     progress: Callable[[int], None] = lambda _number: None,
-    footprint: Callable[[Step], Footprint] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Exploration:
     """Play all schedules; fewer with `reduce`, at most `limit`, and none after one for which `stop` is true."""
@@ -140,7 +138,7 @@ def explore(
                 continue
             found.diverged += 1
         else:
-            redundant = _asleep(nodes, story, footprint or footprint_of) if reduce else False
+            redundant = _asleep(nodes, story) if reduce else False
             if redundant:
                 found.redundant += 1
             else:
@@ -158,13 +156,12 @@ def explore(
     return found
 
 
-def _asleep(nodes: list[_Node], story: Story, footprint: Callable[[Step], Footprint]) -> bool:
+def _asleep(nodes: list[_Node], story: Story) -> bool:
     """Carry the sleep sets along the story just played; True when it turned out to be a repetition. Nodes beyond that
     point are cut off."""
     sleep: dict[str, Footprint] = {}
     for place, node in enumerate(nodes):
-        step = story.steps[place]
-        touched = footprint(step)
+        touched = story.steps[place].touched
         node.sleep = dict(sleep)
         if node.chosen in node.sleep:
             del nodes[place + 1 :]
@@ -192,13 +189,6 @@ def _independent(one: Footprint, other: Footprint) -> bool:
     if one is None or other is None:
         return False
     return not any((written or other[table]) for table, written in one.items() if table in other)
-
-
-def footprint_of(step: Step) -> Footprint:
-    """What a turn touched. Pure."""
-    if step.sql.lstrip().startswith(_LOCAL):
-        return {}
-    return None
 
 
 def sample(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -50,10 +51,11 @@ def with_database(url: str, name: str) -> str:
 class Room:
     """A template database and its copies. Make it with `open`."""
 
-    def __init__(self, server_url: str, admin: psycopg.Connection[Any], name: str) -> None:
+    def __init__(self, server_url: str, admin: psycopg.Connection[Any], name: str, mark: str = "") -> None:
         self.server_url = server_url
         self.name = name
         self._admin = admin
+        self._mark = mark
         self._copies = 0
 
     @classmethod
@@ -70,6 +72,13 @@ class Room:
                 prepare(with_database(server_url, name))
                 yield room
 
+    @classmethod
+    @contextmanager
+    def beside(cls, server_url: str, template: str, mark: str) -> Iterator[Room]:
+        """Another process's room: its template, copies of our own, told apart by `mark`."""
+        with _connect(server_url) as admin:
+            yield cls(server_url, admin, template, mark)
+
     @property
     def server_version(self) -> str:
         """PostgreSQL's version: `18.4`."""
@@ -79,7 +88,7 @@ class Room:
     def copy(self, schema: str = "") -> Iterator[str]:
         """A copy of the template, altered by `schema`; its URL. Dropped at the end."""
         self._copies += 1
-        name = f"{self.name}_{self._copies}"
+        name = f"{self.name}_{self._mark}{self._copies}"
         with self._database(name, template=self.name):
             url = with_database(self.server_url, name)
             if schema:
@@ -147,6 +156,8 @@ class Theatre:
         self.scenario = scenario
         self.url = url
         self.control: Session = control
+        self.told: Counter[tuple[str, str]] = Counter()
+        """(actor, SQLSTATE) → how often, over all schedules: what the server's log must have too."""
         self._ushers = {actor.name: _Usher() for actor in scenario.actors}
         self._databases = {
             actor.name: ScheduledDatabase(
@@ -162,7 +173,7 @@ class Theatre:
             with database.session():  # the pool's own first statements belong to no schedule
                 pass
 
-    def play(self, choose: Chooser, *, watch: bool = False) -> Story:
+    def play(self, choose: Chooser, *, watch: bool = False, footprints: bool = False) -> Story:
         """Play one schedule from the starting rows. With `watch`, the steps tell locks and carry their SQL in full.
 
         A schedule that a slow machine disturbed is played again, at most 4 times; then the story says so.
@@ -171,17 +182,23 @@ class Theatre:
         for number in range(TRIES):
             if number and again is not None:
                 again()
-            story = self._play(choose, watch=watch)
+            story = self._play(choose, watch=watch, footprints=footprints)
             if not story.disturbed:
                 break
         return story
 
-    def _play(self, choose: Chooser, *, watch: bool) -> Story:
+    def _play(self, choose: Chooser, *, watch: bool, footprints: bool) -> Story:
         self.scenario.reset(self.control)
         cast: list[tuple[Actor, Any]] = [
             (actor, self._databases[actor.name]) for actor in self.scenario.actors
         ]
-        stage = Stage(cast, self.control, watch_locks=watch, render=self._rendered if watch else None)
+        stage = Stage(
+            cast,
+            self.control,
+            watch_locks=watch,
+            footprints=footprints,
+            render=self._rendered if watch else None,
+        )
         for name, part in stage.parts.items():
             self._ushers[name].part = part
         try:
@@ -199,6 +216,8 @@ class Theatre:
         )
 
     def _outcome(self, stage: Stage, steps: list[Step]) -> Outcome:
+        for name, part in stage.parts.items():
+            self.told.update((name, error.split(" ")[0]) for error in part.errors)
         facts = self.scenario.inspect(self.control)
         errors = sorted(
             {

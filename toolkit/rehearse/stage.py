@@ -17,11 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from toolkit.errors import ToolkitError
 from toolkit.ledger.database import Database
 from toolkit.rehearse.connection import Ended, ScheduledConnection
-from toolkit.rehearse.words import CRASH, Actor, Step
+from toolkit.rehearse.words import CRASH, LOCAL, Actor, Step
 
 Chooser = Callable[[Mapping[str, str]], str]
 """Gives the next turn: from who can go on, and their next statement, to a name."""
@@ -31,9 +32,9 @@ STUCK = 30.0
 
 _BLOCKING = "SELECT pid, pg_blocking_pids(pid) FROM unnest(%s::int[]) AS pid"
 _LOCKS = """
-SELECT l.pid, array_agg(DISTINCT c.relname ORDER BY c.relname) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
-WHERE l.pid = ANY(%s) AND l.granted AND l.mode <> 'AccessShareLock' AND c.relkind = 'r' AND c.relnamespace <> 11
-GROUP BY l.pid
+SELECT l.pid, c.relname, bool_or(l.mode <> 'AccessShareLock') FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+WHERE l.pid = ANY(%s) AND l.granted AND c.relkind = 'r' AND c.relnamespace <> 'pg_catalog'::regnamespace
+GROUP BY l.pid, c.relname ORDER BY c.relname
 """
 
 
@@ -62,6 +63,7 @@ class Part:
         self.pid = 0
         self.ended = False
         self.gave_way = False
+        self.touched: dict[str, bool] = {}
         self.ending = ""
         self.errors: list[str] = []
         self.rows: int | None = None
@@ -133,11 +135,13 @@ class Stage:
         control: psycopg.Connection[Any],
         *,
         watch_locks: bool = False,
+        footprints: bool = False,
         render: Callable[[str, Any], str] | None = None,
     ) -> None:
         self._changed = threading.Condition()
         self._control = control
         self._watch_locks = watch_locks
+        self._footprints = footprints
         self._render = render
         self._leaving: list[int] = []
         shared: dict[str, Any] = {}
@@ -232,14 +236,17 @@ class Stage:
         if sql.startswith(("COMMIT", "ROLLBACK")):
             for one in self.parts.values():
                 one.gave_way &= one is part
+        woke = tuple(one.name for one in waiting if one.name not in blockers)
+        alone = not woke and not errors and part.name not in blockers
         return Step(
             actor=part.name,
             sql=sql,
             waits_for=tuple(blockers.get(part.name, ())),
-            woke=tuple(one.name for one in waiting if one.name not in blockers),
+            woke=woke,
             errors=errors,
+            touched=self._touched(part, sql) if self._footprints and alone else None,
             rows=part.rows,
-            locks=self._locks() if self._watch_locks else {},
+            locks=self._held() if self._watch_locks else {},
             rendered=self._render(sql, params) if self._render else "",
         )
 
@@ -304,10 +311,29 @@ class Stage:
             ]
         self._leaving = [pid for pid in self._leaving if pid not in over]
 
-    def _locks(self) -> dict[str, tuple[str, ...]]:
+    def _touched(self, part: Part, sql: str) -> dict[str, bool] | None:
+        """Tables that this turn read (False) or locked and wrote (True), by the locks of its transaction; None when that
+        cannot be told: everything."""
+        if sql.startswith(LOCAL):
+            return {}
+        if sql.startswith("COMMIT"):
+            return part.touched
+        if part.connection is None or part.connection.info.transaction_status != TransactionStatus.INTRANS:
+            return None
+        part.touched = self._locks([part.pid]).get(part.name, {})
+        return part.touched
+
+    def _held(self) -> dict[str, tuple[str, ...]]:
+        """Tables in which each actor's transaction has locked or written."""
+        locks = self._locks([part.pid for part in self.parts.values() if part.pid])
+        return {name: tuple(t for t, strong in tables.items() if strong) for name, tables in locks.items()}
+
+    def _locks(self, pids: Sequence[int]) -> dict[str, dict[str, bool]]:
         names = {part.pid: part.name for part in self.parts.values() if part.pid}
-        rows = self._control.execute(_LOCKS, (list(names),)).fetchall()
-        return {names[pid]: tuple(tables) for pid, tables in rows}
+        found: dict[str, dict[str, bool]] = {}
+        for pid, table, strong in self._control.execute(_LOCKS, (list(pids),)).fetchall():
+            found.setdefault(names[pid], {})[table] = strong
+        return found
 
 
 def described(error: psycopg.Error) -> str:

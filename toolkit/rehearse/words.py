@@ -23,6 +23,9 @@ Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 CRASH = "-- crash"
 """The label of the step in which another actor's session ends in the middle."""
 
+LOCAL = ("BEGIN", "START TRANSACTION", "SET ", "SAVEPOINT")
+"""How statements begin that touch no row and take no snapshot: in whatever order, nobody can tell."""
+
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What can be varied of a scenario without writing another."""
@@ -47,6 +50,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     errors: dict[str, str] = {}
     rows: int | None = None
     locks: dict[str, tuple[str, ...]] = {}
+    touched: dict[str, bool] | None = None
+    """Tables that the turn read (False) or wrote or locked (True), when that was asked for and can be told."""
     rendered: str = ""
 
 
@@ -152,13 +157,15 @@ def findings(scenario: Scenario, story: Story) -> list[str]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
     """Sabotage: in the source of `module`, `old` (which must be there exactly once) becomes `new`. `caught_by` are the
-    scenarios that should notice, likeliest first; `noticed` by any of them is enough."""
+    scenarios that should notice, likeliest first; one of them is enough."""
 
     name: str
     about: str
     module: str
     old: str
     new: str
+    pattern: bool = False
+    """`old` is a regular expression."""
     caught_by: tuple[str, ...]
 
 

@@ -92,10 +92,9 @@ def changing(*statements: str, delete: str = "committed") -> Callable[[Seat], st
 
 def deleting(options: Options, draft: str = shop.DRAFTS[0]) -> tuple[str, ...]:
     """The statements that delete a draft, and create it again where the options want it."""
-    statements = [f"""DELETE FROM "ProductDraft" WHERE id = '{draft}'"""]  # noqa: S608  a constant
+    statements = [f"""DELETE FROM "ProductDraft" WHERE id = '{draft}'"""]
     if options.recreate:
-        again = shop.order_rows(shop.MERCHANT, shop.ORDER, (draft,)).split("\n", 2)[2]
-        statements.append(again.rstrip(";"))
+        statements.append(shop.draft_row(shop.MERCHANT, shop.ORDER, draft))
     return tuple(statements)
 
 

@@ -11,16 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from threading import Event
 from typing import Any, cast
 
-import msgspec
 from jobs.images.job import ImageResources
 from jobs.images.rehearse import shop
 from jobs.images.rehearse.bodies import changing, deleting
 from jobs.images.search.protocol import Candidate, Product, SearchOutcome, SearchResult
 from jobs.images.spec import SPEC
-
 from toolkit.errors import NotFound
 from toolkit.jobspec import JobSpec, Registry
 from toolkit.ledger import runs
@@ -100,7 +97,7 @@ def performer(
     spec: JobSpec = SPEC,
     log: object | None = None,
     sink: KeptRecord | None = None,
-    resources: ImageResources | None = None,
+    resources: object = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Performer:
     """The Performer of a worker called as the seat, on the seat's database."""
@@ -110,7 +107,7 @@ def performer(
         tracing=tracing,
         log=cast("Log", log or QuietLog()),
         sink=sink or KeptRecord(),
-        resources={spec.name: resources or ImageResources(search=found_in_memory, pool=InlinePool(1))},
+        resources={spec.name: resources},
         worker=seat.name,
         host="rehearsal",
         release="rehearsal",
@@ -124,10 +121,19 @@ def performer(
 
 def deliver(seat: Seat, job: str, *, tracing: Tracing, resources: ImageResources | None = None) -> str:
     """One delivery of the job; how its run ended: `processed`, `skipped draft_deleted`, `failed transient 55P03`."""
+    searched: list[str] = []
+
+    def search(product: Product) -> SearchResult:
+        searched.append(product.draft_id)
+        return found_in_memory(product)
+
+    chosen = resources or ImageResources(search=search, pool=InlinePool(1))
     try:
-        ended = performer(seat, tracing=tracing, resources=resources).perform(job, mode=Mode.ASYNC).record
+        ended = performer(seat, tracing=tracing, resources=chosen).perform(job, mode=Mode.ASYNC).record
     except NotFound:
         return "unknown job"
+    if {shop.FOREIGN_DRAFT, shop.MIXED_UP_DRAFT}.intersection(searched):
+        return "bug read another merchant's draft"
     if ended is None:
         return "superseded"
     state = ended.failure.sqlstate if ended.failure else ""
@@ -187,23 +193,6 @@ class _Scenes:
 
         return act
 
-    def slowly(self, seat: Seat) -> str:
-        """A delivery whose second search is ready only when the first draft's images are written."""
-        written = Event()
-
-        def search(product: Product) -> SearchResult:
-            if product.draft_id != shop.DRAFTS[0]:
-                written.wait(30)
-            return found_in_memory(product)
-
-        with ThreadPoolExecutor(2) as pool:
-            resources = ImageResources(search=search, pool=pool)
-            seat.shared["after commit"] = written.set
-            try:
-                return deliver(seat, shop.JOB, tracing=self.tracing, resources=resources)
-            finally:
-                written.set()
-
 
 _ALLOWED = frozenset({"55P03", "40001", "TK001"})
 """What the job deals with by itself: a lock that it gives way to, a run that it has lost."""
@@ -216,16 +205,22 @@ def scenarios(options: Options) -> Mapping[str, Scenario]:
     drafts_of = f"""WHERE "purchaseOrderId" = '{shop.ORDER}'"""
     scenes.add("delete-draft", "a draft is deleted", job, scenes.other("deleter", *deleting(options)))
     scenes.add(
+        "delete-rolled-back",
+        "a draft is deleted, and the deletion rolled back",
+        job,
+        Actor(name="deleter", act=changing(*deleting(options), delete="rolled back")),
+    )
+    scenes.add(
         "delete-all-drafts",
         "all drafts of the order are deleted",
         job,
-        scenes.other("deleter", f"""DELETE FROM "ProductDraft" {drafts_of}"""),  # noqa: S608  constants
+        scenes.other("deleter", f"""DELETE FROM "ProductDraft" {drafts_of}"""),
     )
     scenes.add(
         "delete-order",
         "the whole order is deleted",
         job,
-        scenes.other("deleter", f"""DELETE FROM "PurchaseOrder" WHERE id = '{shop.ORDER}'"""),  # noqa: S608
+        scenes.other("deleter", f"""DELETE FROM "PurchaseOrder" WHERE id = '{shop.ORDER}'"""),
     )
     scenes.add(
         "convert-draft",
@@ -256,6 +251,22 @@ def scenarios(options: Options) -> Mapping[str, Scenario]:
             f"""UPDATE "PurchaseOrder" SET "merchantId" = '{shop.OTHER_MERCHANT}' WHERE id = '{shop.ORDER}'""",
             f"""UPDATE "ProductDraft" SET "merchantId" = '{shop.OTHER_MERCHANT}' {drafts_of}""",
         ),
+    )
+    scenes.add(
+        "move-order-only",
+        "the order is moved to another merchant, its drafts are not",
+        job,
+        scenes.other(
+            "mover",
+            f"""UPDATE "PurchaseOrder" SET "merchantId" = '{shop.OTHER_MERCHANT}' WHERE id = '{shop.ORDER}'""",
+        ),
+    )
+    scenes.add(
+        "tenant-mix-up",
+        "one draft of the order belongs to another merchant, and another one is deleted",
+        job,
+        scenes.other("deleter", *deleting(options)),
+        rows="\n".join((shop.START, shop.draft_row(shop.OTHER_MERCHANT, shop.ORDER, shop.MIXED_UP_DRAFT))),
     )
     scenes.add(
         "creation-rolled-back",
@@ -305,9 +316,3 @@ def scenarios(options: Options) -> Mapping[str, Scenario]:
         reduce=True,
     )
     return scenes.made
-
-
-def record_of(record: RunRecord) -> dict[str, Any]:
-    """The record as plain data."""
-    plain: dict[str, Any] = msgspec.to_builtins(record)
-    return plain

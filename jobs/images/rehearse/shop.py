@@ -21,6 +21,8 @@ MERCHANT, OTHER_MERCHANT = "merchant-a", "merchant-b"
 ORDER, OTHER_ORDER = "order-a", "order-b"
 DRAFTS = ("draft-1", "draft-2")
 FOREIGN_DRAFT = "draft-b"
+MIXED_UP_DRAFT = "draft-0"
+"""In some scenarios: another merchant's draft below the first merchant's order."""
 IMAGES_PER_DRAFT = 1
 JOB, SECOND_JOB = "job-1", "job-2"
 
@@ -72,24 +74,26 @@ TRUNCATE rehearse.witness, toolkit.run, toolkit.intent, "ImageReviewItem", "Imag
 _TIME = "timestamp '2025-10-11 17:02:00'"
 
 
+def draft_row(merchant: str, order: str, draft: str) -> str:
+    """SQL that creates a draft."""
+    return f"""INSERT INTO "ProductDraft" (id, "purchaseOrderId", "merchantId", title, status, "createdAt", "updatedAt")
+VALUES ('{draft}', '{order}', '{merchant}', 'Product {draft}', 'draft', {_TIME}, {_TIME});"""
+
+
 def order_rows(merchant: str, order: str, drafts: tuple[str, ...]) -> str:
     """SQL that creates an order and its drafts."""
     made = f"""INSERT INTO "PurchaseOrder" (id, "merchantId", number, status, "createdAt", "updatedAt")
-VALUES ('{order}', '{merchant}', '{order}', 'imported', {_TIME}, {_TIME});"""  # noqa: S608  constants of this file
-    for draft in drafts:
-        made += f"""
-INSERT INTO "ProductDraft" (id, "purchaseOrderId", "merchantId", title, status, "createdAt", "updatedAt")
-VALUES ('{draft}', '{order}', '{merchant}', 'Product {draft}', 'draft', {_TIME}, {_TIME});"""  # noqa: S608
-    return made
+VALUES ('{order}', '{merchant}', '{order}', 'imported', {_TIME}, {_TIME});"""
+    return "\n".join((made, *(draft_row(merchant, order, draft) for draft in drafts)))
 
 
 def asked(job: str, merchant: str = MERCHANT, order: str = ORDER) -> str:
     """SQL that asks for a job under an id of our choice."""
     return f"""INSERT INTO toolkit.intent (job_id, job_name, queue, payload) VALUES
-('{job}', '{NAME}', '{QUEUE}', jsonb_build_object('purchaseOrderId', '{order}', 'merchantId', '{merchant}'));"""  # noqa: S608
+('{job}', '{NAME}', '{QUEUE}', jsonb_build_object('purchaseOrderId', '{order}', 'merchantId', '{merchant}'));"""
 
 
-MERCHANTS = f"""INSERT INTO "Merchant" (id, name) VALUES ('{MERCHANT}', 'A'), ('{OTHER_MERCHANT}', 'B');"""  # noqa: S608
+MERCHANTS = f"""INSERT INTO "Merchant" (id, name) VALUES ('{MERCHANT}', 'A'), ('{OTHER_MERCHANT}', 'B');"""
 
 START = "\n".join(
     (
@@ -124,7 +128,7 @@ SELECT
   + (SELECT greatest(0, count(*) - count(DISTINCT id)) FROM "ImageReviewSession")
   + (SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM "ImageReviewItem" GROUP BY "imageId") x WHERE n > 1),
   (SELECT count(*) FROM rehearse.witness WHERE what = 'tenant leak')
-  + (SELECT count(*) FROM "ProductImage" WHERE "productDraftId" = %(foreign)s),
+  + (SELECT count(*) FROM "ProductImage" WHERE "productDraftId" = ANY(%(foreign)s)),
   (SELECT count(*) FROM rehearse.witness WHERE what = 'written without the run'),
   (SELECT count(*) FROM "ImageReviewItem" x WHERE NOT EXISTS (SELECT FROM "ImageReviewSession" s WHERE s.id = x."sessionId")),
   (SELECT count(*) FROM toolkit.intent WHERE done_at IS NULL),
@@ -144,7 +148,6 @@ FACTS = (
     "processed nothing, and said so",
     "~images",
 )
-_UNTOLD = FACTS.index("processed nothing, and said so")
 
 
 def look(session: Session) -> Mapping[str, int]:
@@ -153,7 +156,7 @@ def look(session: Session) -> Mapping[str, int]:
     `images lost`: surviving drafts of the order without images though the job is done. `double effects`: an image of the
     same draft and URL twice, or in two reviews.
     """
-    values = {"merchant": MERCHANT, "order": ORDER, "foreign": FOREIGN_DRAFT}
+    values = {"merchant": MERCHANT, "order": ORDER, "foreign": [FOREIGN_DRAFT, MIXED_UP_DRAFT]}
     row = session.execute(_LOOK, values).fetchone()
     assert row is not None  # noqa: S101  a SELECT without FROM has one row
     return dict(zip(FACTS, (int(number) for number in row), strict=True))
