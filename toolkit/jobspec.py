@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from toolkit.ledger.database import Session
     from toolkit.perform import JobContext
     from toolkit.settings import Settings
+    from toolkit.telemetry.otlp import SpanRow
 
 MAX_PAYLOAD_BYTES = 4096
 """Ids and a few settings fit many times; an object that was serialised into a payload does not."""
@@ -82,6 +83,31 @@ class LogEvent:
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+Holds = Literal["id", "text", "url", "number", "plain"]
+"""What a column holds, for redaction: `plain` (times, states, positions, labels of closed lists) is kept as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of one table that a job reads or writes, in an order that foreign keys allow; `columns` in the rows' order."""
+
+    table: str
+    columns: Mapping[str, Holds]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseHooks:
+    """What a failed job needs to be captured and run again elsewhere. `snapshot`: the rows it read, as they are now.
+    `answers`: what the world outside answered in a run, as far as its spans and rows tell; plain mappings, one an answer,
+    whose fields `answer_fields` classes. `resources`: what the body gets in place of that world."""
+
+    snapshot: Callable[[Session, Any], Sequence[Rows]]
+    answers: Callable[[Sequence[SpanRow], Sequence[Rows]], Sequence[Mapping[str, Any]]]
+    answer_fields: Mapping[str, Holds]
+    resources: Callable[[Sequence[Mapping[str, Any]]], AbstractContextManager[Any]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """One job. `body` gets a JobContext and the decoded payload and returns a Result; `resources` opens, once a
@@ -109,6 +135,8 @@ class JobSpec:
     live rows, in a few round trips whatever the number. None: always wanted."""
     upcast: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     """The ids inside a payload of an older form, as today's payload; raises PayloadRefused."""
+    case: CaseHooks | None = None
+    """None: its failed jobs cannot be captured."""
     grants: str = ""
     """SQL that gives the worker role what the body needs; run by `toolkit init` when it may."""
 

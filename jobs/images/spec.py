@@ -10,6 +10,7 @@ from opentelemetry.trace import Tracer
 
 from jobs import catalog
 from jobs.images import words
+from jobs.images.case import CASE
 from jobs.images.job import ImagePayload, ImageResources, process_images
 from jobs.images.settings import ImageSettings
 from jobs.images.still_wanted import still_wanted
@@ -69,5 +70,6 @@ SPEC = JobSpec(
     create_schema=catalog.create,
     still_wanted=still_wanted,
     upcast=upcast,
+    case=CASE,
     grants=GRANTS,
 )
