@@ -18,14 +18,12 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from click.testing import CliRunner
 
 from jobs.images.job import ImagePayload
 from jobs.images.spec import SPEC
 from tests.brokering import REGISTRY
 from tests.orders import Order, ask, new_order, scalar
 from tests.performing import Heard, Scripted, Search, failing, found, performing, spec_with
-from toolkit.cli import rehearse_case
 from toolkit.embedded import servers as embedded
 from toolkit.errors import InputFileError, NotFound
 from toolkit.jobspec import Registry, RetryPolicy
@@ -291,9 +289,8 @@ def test_the_commands_capture_and_rehearse(
     assert f"toolkit rehearse case {path}" in done.stderr
     assert toolkit("capture", job, "-o", str(path)).returncode == 5
     assert path.stat().st_mode & 0o077 == 0
-    runner = CliRunner(env={"DATABASE_URL": database_url, "REDIS_URL": redis_url})
-    told = runner.invoke(rehearse_case.command, [str(path), "--json"], standalone_mode=False)
-    assert told.return_value == 1, told.stderr
+    told = toolkit("rehearse", "case", str(path), "--on-database-url", "--json")
+    assert told.returncode == 1, told.stderr
     assert json.loads(told.stdout)["result"]["same"] is True
-    shown = runner.invoke(rehearse_case.command, [str(path)], standalone_mode=False)
+    shown = toolkit("rehearse", "case", str(path), "--on-database-url")
     assert re.search(r"same error +yes", shown.stdout)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.app import App
-from toolkit.cli import render
+from toolkit.cli import rehearse_case, render
 from toolkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def command() -> None:
     --on-database-url. No row of a real database is read or written.
     """
 
+
+command.add_command(rehearse_case.command)
 
 server_option = click.option(
     "--on-database-url",

@@ -18,21 +18,29 @@ if TYPE_CHECKING:
 
 @click.command("case")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--on-database-url",
+    "elsewhere",
+    is_flag=True,
+    help="Make the throw-away database on DATABASE_URL's server.",
+)
 @json_option
 @click.pass_context
-def command(ctx: click.Context, *, file: Path, as_json: bool) -> int:
+def command(ctx: click.Context, *, file: Path, elsewhere: bool, as_json: bool) -> int:
     """Run a captured job again, in a throw-away database at the recorded time, and say whether the same error comes.
 
-    Works on the server of DATABASE_URL or on the embedded one; needs the right to create databases there, and leaves
-    nothing. Exit code: 0 it ended as the case expects today (where it expects nothing: not in the same error), 1 it did not.
+    Leaves nothing behind. Exit code: 0 it ended as the case expects today (where it expects nothing: not in the same error),
+    1 it did not.
     """
     from toolkit.rehearse.case import case_room, rehearse
     from toolkit.rehearse.case_file import read
 
     settings = settings_of(ctx)
     case = read(file)
-    with App(settings) as app, case_room(app.registry, app.database_url) as room:
-        done = rehearse(case, app.registry, room, release=settings.release, log=app.log)
+    with App(settings) as app:
+        url, _ = app.rehearsal_server(elsewhere=elsewhere)
+        with case_room(app.registry, url) as room:
+            done = rehearse(case, app.registry, room, release=settings.release, log=app.log)
     if as_json:
         render.as_json({"case": str(file), "recorded": case.error, "expected": case.expected, "result": done,
                         "notes": case.notes})  # fmt: skip
