@@ -13,10 +13,13 @@ _KEPT = ("purchaseOrderId", "merchantId", "workflowId")
 
 
 def upcast(old: Mapping[str, Any]) -> dict[str, Any]:
-    """The ids of `{purchaseOrderId, productDrafts: […], merchantId, workflowId}`; an order or merchant that is not named at
-    the top is taken from the drafts when they agree on it. Raises PayloadRefused, naming the field that cannot be had."""
+    """The ids of `{purchaseOrderId, productDrafts: […], merchantId, workflowId}`, or of a call with positional arguments,
+    `{args: […]}`; an order or merchant that is not named at the top is taken from the drafts when they agree on it. Raises
+    PayloadRefused, naming the field that cannot be had."""
     ids = {name: old[name] for name in _KEPT if old.get(name) is not None}
-    drafts = old.get("productDrafts")
+    args = old.get("args")
+    lists = [one for one in args if isinstance(one, list)] if isinstance(args, list) else []
+    drafts = old.get("productDrafts") or next(iter(lists), None)
     inside = (
         [draft for draft in drafts if isinstance(draft, Mapping)] if isinstance(drafts, list | tuple) else []
     )

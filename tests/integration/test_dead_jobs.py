@@ -99,6 +99,7 @@ def forms(order: Order) -> dict[str, tuple[str, dict[str, Any], tuple[Any, ...],
         "JSON ids": (SPEC.name, order.payload, (), JSONSerializer),
         "the incident's payload": (OLD_FUNCTION, stale, (), PickleSerializer),
         "the incident's payload as one argument": (OLD_FUNCTION, {}, (stale,), PickleSerializer),
+        "positional arguments": (OLD_FUNCTION, {}, (order.id, drafts, order.merchant), PickleSerializer),
         "only drafts": (OLD_FUNCTION, {"productDrafts": drafts}, (), PickleSerializer),
         "a JavaScript name": ("processBackgroundImageProcessing", order.payload, (), JSONSerializer),
     }

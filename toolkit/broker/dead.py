@@ -10,7 +10,7 @@ Known weakness: only the queues of registered jobs are looked at; a job that fai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -76,6 +76,22 @@ def adopt(session: Session, registry: Registry, dead: DeadJob, *, now: datetime)
         failure=dead.failure,
     )
     return adoption.adopt_failed(session, spec, dead.job_id, spec.decode(dead.asked.payload), run)
+
+
+def adopt_all(
+    broker: redis.Redis,
+    registry: Registry,
+    session: Session,
+    *,
+    now: datetime,
+    only: Collection[str] | None = None,
+) -> int:
+    """Take those that can be run (of `only`, when given) into the ledger; how many there were. Safe to do again."""
+    return sum(
+        adopt(session, registry, one, now=now)
+        for one in find(broker, registry, lambda ids: adoption.known(session, ids))
+        if only is None or one.job_id in only
+    )
 
 
 def _batches(ids: Iterator[str]) -> Iterator[list[str]]:

@@ -19,7 +19,7 @@ from toolkit.broker import burial, census, dead, mend
 from toolkit.broker.relay import Relay
 from toolkit.doctor.findings import Finding, Kind
 from toolkit.jobspec import Registry
-from toolkit.ledger import adoption, audit, checkup, intents, runs
+from toolkit.ledger import audit, checkup, intents, runs
 from toolkit.ledger.database import Database, Session
 
 BATCH = 100
@@ -84,9 +84,7 @@ class Surgeon:
         if not job_ids:
             return
         with self.database.session() as session:
-            for one in dead.find(self.broker, self.registry, lambda ids: adoption.known(session, ids)):
-                if one.job_id in job_ids:
-                    dead.adopt(session, self.registry, one, now=self.now())
+            dead.adopt_all(self.broker, self.registry, session, now=self.now(), only=job_ids)
 
     def _settle(self, job_ids: Iterable[str]) -> None:
         ids = sorted(set(job_ids))
