@@ -47,7 +47,6 @@ def importer(
     *,
     count: int = 0,
     drafts: int = 1,
-    spec: str = "tests.gates:SPEC",
     **environ: str,
 ) -> Iterator[Importer]:
     """A long-running importer on `servers` (database and broker URLs); it is ended at the end."""
@@ -55,7 +54,7 @@ def importer(
     environment = os.environ | {
         "DATABASE_URL": servers[0],
         "REDIS_URL": servers[1],
-        "TOOLKIT_JOBS": spec,
+        "TOOLKIT_JOBS": "tests.gates:SPEC",
         "TOOLKIT_TEST_GATES": str(folder),
         "TOOLKIT_LOG_FORMAT": "json",
     }
