@@ -1,1 +1,1 @@
-"""What Freshfetch gives to a user's own project: the pytest plugin."""
+"""What Freshfetch gives to a user's own project: `freshfetch.pytest`, a pytest plugin that races job code."""

@@ -285,6 +285,26 @@ def mutate(names: tuple[str, ...], elsewhere: bool, as_json: bool) -> int:
 
 
 @command.command()
+@click.argument("file", type=PATH)
+@server_option
+def incident(file: Path, elsewhere: bool) -> int:
+    """Run the timeline in FILE, by a virtual clock: with the body of then, and with today's job.
+
+    Exit code 0 when the body of then ends as the incident did, and today's job without error or harm.
+    """
+    from toolkit.rehearse import incident as incidents
+    from toolkit.rehearse import incident_file, installed
+
+    timeline, node = incident_file.read(file)
+    chosen = installed.rehearsal(timeline.rehearsal)
+    incident_file.check(file, node, timeline, chosen)
+    with _room(chosen, elsewhere=elsewhere) as (room, _log):
+        report = incidents.rehearse(room, timeline, chosen.cast)
+    click.echo(incidents.told(report), nl=False)
+    return 0 if report.reproduced and report.fixed else 1
+
+
+@command.command()
 @click.option(
     "--output",
     "-o",

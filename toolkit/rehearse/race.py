@@ -97,7 +97,7 @@ def race(
         else:
             play = partial(theatre.play, footprints=True) if reduce else theatre.play
             found = explore(play, reduce=reduce, limit=method.limit, stop=stop, progress=progress)
-        agreed = log.agreed(room.name, theatre.told) if log else None
+        agreed = log.agreed(theatre.name, theatre.told) if log else None
         worst = _worst(scenario, found, theatre)
     return _report(scenario, found, reduced=reduce, sampled=method.samples is not None, agreed=agreed), worst
 

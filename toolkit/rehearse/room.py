@@ -100,8 +100,9 @@ class Room:
     def theatre(self, scenario: Scenario) -> Iterator[Theatre]:
         """A copy of the template with the scenario's actors seated in it."""
         with self.copy(scenario.schema) as url, ExitStack() as stack:
-            control = stack.enter_context(_connect(url, f"{self.name}.control"))
-            theatre = Theatre(scenario, url, self.name, control)
+            name = urlsplit(url).path.removeprefix("/")
+            control = stack.enter_context(_connect(url, f"{name}.control"))
+            theatre = Theatre(scenario, url, name, control)
             stack.callback(theatre.close)
             yield theatre
 
@@ -154,6 +155,7 @@ class Theatre:
 
     def __init__(self, scenario: Scenario, url: str, name: str, control: psycopg.Connection[Any]) -> None:
         self.scenario = scenario
+        self.name = name
         self.url = url
         self.control: Session = control
         self.told: Counter[tuple[str, str]] = Counter()
@@ -165,7 +167,11 @@ class Theatre:
                 self._ushers[actor.name],
                 isolation=scenario.isolation,
                 application_name=f"{name}.{actor.name}",
-                settings={"rehearse.actor": actor.name, **actor.settings},
+                settings={
+                    "rehearse.actor": actor.name,
+                    "default_transaction_isolation": scenario.isolation.lower(),
+                    **actor.settings,
+                },
             )
             for actor in scenario.actors
         }

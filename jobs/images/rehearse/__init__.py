@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobs.images.rehearse.bodies import table
+from jobs.images.rehearse.incident import ImageCast
 from jobs.images.rehearse.mutants import MUTANTS
 from jobs.images.rehearse.scenarios import scenarios
 from jobs.images.rehearse.shop import prepare
@@ -10,6 +11,7 @@ from toolkit.rehearse.words import Rehearsal
 
 REHEARSAL = Rehearsal(
     name="images",
+    cast=ImageCast(),
     prepare=prepare,
     scenarios=scenarios,
     table=table,

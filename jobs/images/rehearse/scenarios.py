@@ -46,17 +46,17 @@ class InlinePool(ThreadPoolExecutor):
 
 
 class QuietLog:
-    """A log that keeps what it was told, in `lines`, and shows nothing."""
+    """A log that hands its readable lines to `tell`, and shows nothing."""
 
-    def __init__(self) -> None:
-        self.lines: list[str] = []
+    def __init__(self, tell: Callable[[str], None] = lambda _line: None) -> None:
+        self._tell = tell
 
     def bind(self, **_: object) -> QuietLog:
         """The same log."""
         return self
 
     def _keep(self, _event: str, _line: str = "", **fields: object) -> None:
-        self.lines.append(_line.format_map(_Told(fields)))
+        self._tell(_line.format_map(_Told(fields)))
 
     debug = info = warning = error = _keep
 
