@@ -40,6 +40,9 @@ from toolkit.ledger.migrate import migrate
 PROBE = "soak-probe"
 """application_name of the one deliberate foreign key error that proves that PostgreSQL's log tells them."""
 
+STALLED = 60
+"""Seconds in which no job gets done before the soak gives up."""
+
 
 @dataclass
 class Host:
@@ -56,18 +59,19 @@ class Host:
             raise click.ClickException(f"the worker host did not start:\n{self.log.read_text()[-2000:]}")
         return httpx.get(served.group() + path, timeout=10)
 
-    def kill_workers(self, stop: Event, dice: random.Random) -> None:
-        """SIGKILL a random worker process every second, one that has had the time to start."""
-        while not stop.wait(1.0):
-            started = time.time() - 2.0
-            workers = [
-                child
-                for child in psutil.Process(self.process.pid).children()
-                if child.create_time() < started
-            ]
-            if workers:
-                dice.choice(workers).kill()
-                self.killed += 1
+    def kill_workers(self, url: str, stop: Event, dice: random.Random) -> None:
+        """SIGKILL a random worker process every second, one that has begun a run: all of them shall come to work."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            while not stop.wait(1.0):
+                known = set(checks.offenders(connection, checks.WORKERS))
+                workers = [
+                    child
+                    for child in psutil.Process(self.process.pid).children()
+                    if known & {*child.cmdline()}
+                ]
+                if workers:
+                    dice.choice(workers).kill()
+                    self.killed += 1
 
 
 @dataclass
@@ -144,29 +148,25 @@ def soak(servers: embedded.Servers, host: Host, jobs: int, seed: int, *, kill: b
         selling = threads.submit(shop.sell, jobs, stop)
         beside = [threads.submit(shop.disturb, number, stop) for number in range(4)]
         if kill:
-            beside.append(threads.submit(host.kill_workers, stop, random.Random(seed)))  # noqa: S311
+            beside.append(threads.submit(host.kill_workers, servers.postgres.url, stop, random.Random(seed)))  # noqa: S311
         try:
             with psycopg.connect(servers.postgres.url, autocommit=True) as connection:
-                patience = 60 + jobs / 10
-                until(
-                    lambda: selling.done() or _failed(beside), within=patience, what="the orders", every=0.2
-                )
-                selling.result()
-                until(
-                    lambda: not checks.offenders(connection, checks.OPEN),
-                    within=patience,
-                    what="the jobs",
-                    every=0.2,
-                )
+                done = 0
+                while done < jobs and not any(one.done() for one in beside):
+                    before = done
+
+                    def moved(before: int = before) -> bool:
+                        nonlocal done
+                        done = checks.counted(connection, checks.DONE)["done"]
+                        return done > before
+
+                    until(moved, within=STALLED, what=f"another job done, after {done}", every=0.2)
+            selling.result()
         finally:
             stop.set()
         for one in beside:
             one.result()
     return shop, time.monotonic() - started
-
-
-def _failed(beside: list[object]) -> bool:
-    return any(one.done() and one.exception() for one in beside)  # type: ignore[attr-defined]
 
 
 def compare(report: Report, connection: psycopg.Connection, host: Host) -> None:

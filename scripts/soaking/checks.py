@@ -45,6 +45,8 @@ GROUP BY i.id HAVING count(r.id) <> 1
 
 FOREIGN_KEY_ERRORS = "SELECT job_id || ': ' || constraint_name FROM toolkit.run WHERE sqlstate = '23503'"
 FAILED = "SELECT job_id || ': ' || reason || ' ' || coalesce(error_message, '') FROM toolkit.run WHERE outcome = 'failed'"
+WORKERS = "SELECT DISTINCT worker FROM toolkit.run"
+DONE = "SELECT 'done', count(*) FROM toolkit.intent WHERE done_at IS NOT NULL"
 OPEN = "SELECT job_id FROM toolkit.intent WHERE done_at IS NULL"
 
 LEDGER_RUNS = "SELECT outcome, count(*) FROM toolkit.run GROUP BY 1"

@@ -19,6 +19,9 @@ APPLICATION = "soak-shop"
 AHEAD = 120
 """Jobs asked for and not done, at most: enough that the queue is never empty, few enough that deletes meet jobs."""
 
+ACTS = 1.5
+"""Acts for each order, at most."""
+
 _ORDER = """
 INSERT INTO "PurchaseOrder" (id, "merchantId", number, status, "updatedAt")
 VALUES (%(order)s, %(own)s, %(order)s, 'imported', now())
@@ -73,7 +76,7 @@ class Shop:
         acts = [act for act, weight in WEIGHTS.items() for _ in range(weight)]
         with self.connect() as connection:
             while not stop.is_set():
-                chosen = self._choose(connection, dice)
+                chosen = self._choose(connection, dice) if self._in_step() else None
                 if chosen is None:
                     stop.wait(0.05)
                     continue
@@ -105,6 +108,11 @@ class Shop:
         connection.rollback()
         order = dice.choice(at_work) if at_work and dice.random() < 0.7 else dice.choice(list(known))
         return order, known[order]
+
+    def _in_step(self) -> bool:
+        """The shop does not outrun slow workers, or there would be nothing left to attach images to."""
+        with self._lock:
+            return sum(self.did.values()) < ACTS * len(self.orders)
 
     def _count(self, counter: Counter[str], name: str) -> None:
         with self._lock:

@@ -108,6 +108,7 @@ def test_counts_that_differ_are_told(ledger: dict[str, int], apart: list[str]) -
 
 def test_the_ledgers_counts_are_those_of_its_runs(order: Order, connection: Connection) -> None:
     read: Callable[[str], Counter[str]] = lambda query: checks.counted(connection, query)  # noqa: E731
+    assert read(checks.DONE) == {"done": 1}
     assert read(checks.LEDGER_RUNS) == {"processed": 1}
     assert read(checks.LEDGER_SKIPS) == {}
     assert read(checks.LEDGER_DRAFTS) == {"attached": 2}
