@@ -287,33 +287,36 @@ def command(jobs: int, rounds: int, kills: int, *, full: bool, as_json: bool) ->
     """Failed jobs asked again: ours against `rq requeue --all`."""
     logs.configure(style="json", release="bench", level=logging.WARNING)
     with own_room() as room:
+        told: dict[str, object] = {}
         moved = race(room, jobs, rounds)
-        killed = [kill_rq(room, 500, kills), kill_ours(room, 500, kills)] if kills else []
-        held = [memory(room, 10_000, spoilt=False), memory(room, 300_000, spoilt=True)] if full else []
-    rates = {name: [one.rate for one in moved if one.contender == name] for name in ("ours", "rq")}
-    ratios = [mine / theirs for mine, theirs in zip(rates["ours"], rates["rq"], strict=True)]
+        rates = {name: [one.rate for one in moved if one.contender == name] for name in ("ours", "rq")}
+        ratios = [mine / theirs for mine, theirs in zip(rates["ours"], rates["rq"], strict=True)]
+        told |= {"moved": [asdict(one) for one in moved], "ratio": statistics.median(ratios)}
+        if not as_json:
+            _show_race(jobs, rates, ratios)
+        if kills:
+            killed = [kill_rq(room, 500, kills), kill_ours(room, 500, kills)]
+            told |= {"killed": [asdict(one) for one in killed]}
+            if not as_json:
+                columns = ("killed half way", "kills", "jobs each", "jobs in no list after")
+                render.table(columns, [tuple(asdict(one).values()) for one in killed])
+        if full:
+            held = [memory(room, 10_000, spoilt=False), memory(room, 300_000, spoilt=True)]
+            told |= {"memory": [asdict(one) for one in held]}
+            if not as_json:
+                rows = [
+                    (f"{one.jobs:,}", f"{one.moved:,}", f"{one.megabytes:.0f}", f"{one.seconds:.1f}")
+                    for one in held
+                ]
+                render.table(("failed jobs", "moved", "MB at most", "seconds"), rows)
     if as_json:
-        render.as_json({"moved": [asdict(one) for one in moved], "ratio": statistics.median(ratios),
-                        "killed": [asdict(one) for one in killed], "memory": [asdict(one) for one in held]})  # fmt: skip
-        return
-    render.table(
-        ("contender", "jobs", "jobs/s", "lowest", "highest"),
-        [
-            (name, jobs, *(f"{value:,.0f}" for value in (statistics.median(some), min(some), max(some))))
-            for name, some in rates.items()
-        ],
-    )
+        render.as_json(told)
+
+
+def _show_race(jobs: int, rates: dict[str, list[float]], ratios: list[float]) -> None:
+    rows = [
+        (name, jobs, *(f"{value:,.0f}" for value in (statistics.median(some), min(some), max(some))))
+        for name, some in rates.items()
+    ]
+    render.table(("contender", "jobs", "jobs/s", "lowest", "highest"), rows)
     click.echo(f"ours / rq: {statistics.median(ratios):.1f} ({min(ratios):.1f} … {max(ratios):.1f})")
-    if killed:
-        render.table(
-            ("killed half way", "kills", "jobs each", "jobs in no list after"),
-            [tuple(asdict(one).values()) for one in killed],
-        )
-    if held:
-        render.table(
-            ("failed jobs", "moved", "MB at most", "seconds"),
-            [
-                (f"{one.jobs:,}", f"{one.moved:,}", f"{one.megabytes:.0f}", f"{one.seconds:.1f}")
-                for one in held
-            ],
-        )
