@@ -13,8 +13,7 @@ from toolkit.cli.options import json_option, settings_of
 if TYPE_CHECKING:
     from toolkit.settings import Settings
     from toolkit.status import Finding, Status
-
-_TOGGLE = "ASYNC_IMAGE_PROCESSING"
+    from toolkit.toggle.look import Standing
 
 
 @click.command()
@@ -33,17 +32,20 @@ def command(ctx: click.Context, *, as_json: bool) -> int:
     settings = settings_of(ctx)
     with App(settings) as app:
         seen = look(app)
+        switches = [_switch(app, name, seen) for name in app.registry.toggles]
     findings = judge(seen)
     code = exit_code(seen, findings)
     if as_json:
-        render.as_json(_document(seen, findings, settings, code))
+        render.as_json(_document(seen, switches, findings, settings, code))
     else:
-        _show(seen, settings)
+        _show(seen, switches, settings)
         _verdict(findings)
     return code
 
 
-def _document(seen: Status, findings: list[Finding], settings: Settings, code: int) -> dict[str, Any]:
+def _document(
+    seen: Status, switches: list[Standing], findings: list[Finding], settings: Settings, code: int
+) -> dict[str, Any]:
     return {
         "exit_code": code,
         "release": seen.release,
@@ -56,18 +58,27 @@ def _document(seen: Status, findings: list[Finding], settings: Settings, code: i
         ],
         "queues": seen.queues,
         "ledger": seen.ledger,
-        "toggle": _toggle(settings),
+        "toggle": _toggle(switches[0]) if switches else None,
         "settings": settings.describe(),
         "findings": findings,
     }  # fmt: skip
 
 
-def _toggle(settings: Settings) -> dict[str, Any]:
-    source = "environment" if _TOGGLE in settings.given else "default"
-    return {"name": _TOGGLE, "enabled": settings.async_image_processing, "source": source}
+def _switch(app: App, name: str, seen: Status) -> Standing:
+    from toolkit.toggle.look import away, look
+
+    off = app.settings.switched_off(name)
+    if seen.ledger is None:
+        return away(name, "the ledger cannot be read", switched_off=off)
+    return look(app.database, app.registry, name, switched_off=off)
 
 
-def _show(seen: Status, settings: Settings) -> None:
+def _toggle(switch: Standing) -> dict[str, Any]:
+    """`source`: the layer that decides for a process with this environment that starts now."""
+    return {"name": switch.name, "enabled": switch.variant != "sync", "source": str(switch.layer)}
+
+
+def _show(seen: Status, switches: list[Standing], settings: Settings) -> None:
     render.heading(f"Freshfetch {words.plain(seen.release)}")
     render.table(
         ("server", "state", "version", "from", "address"),
@@ -97,14 +108,23 @@ def _show(seen: Status, settings: Settings) -> None:
         columns = ("queue", "waiting", "taken", "started", "scheduled", "failed", "oldest")
         render.table(columns, depths, right=columns[1:])
     _show_ledger(seen)
-    toggle = _toggle(settings)
-    _section(f"{_TOGGLE}: {'on' if toggle['enabled'] else 'off'} ({toggle['source']})")
-    click.echo(
-        "images are fetched by a worker" if toggle["enabled"] else "the importer runs the image job inline"
-    )
+    for switch in switches:
+        _show_switch(switch)
     _section("settings in force")
     in_force = [(row["variable"], words.plain(row["value"]), row["source"]) for row in settings.describe()]
     render.table(("variable", "value", "from"), in_force)
+
+
+def _show_switch(switch: Standing) -> None:
+    toggle, laggards = switch.known.toggle, switch.receipt.laggards
+    _section(f"{switch.name}: {'off' if switch.variant == 'sync' else 'on'} ({switch.layer})")
+    click.echo("the importer does the job inline" if switch.variant == "sync" else "workers do the job")
+    if toggle is not None:
+        click.echo(f"version {toggle.version}, {words.plain(toggle.who)}: {words.plain(toggle.reason)}")
+    if switch.held:
+        click.echo("queued jobs are held in the ledger until the next flip")
+    if switch.known.reached and laggards:
+        click.echo(f"{len(laggards)} processes have not acknowledged: toolkit toggle explain")
 
 
 def _show_ledger(seen: Status) -> None:

@@ -67,15 +67,18 @@ def look(database: Database, registry: Registry, name: str, *, switched_off: boo
             seen = tuple(toggles.seen_by(session, name))
             open_jobs = toggles.in_flight(session, registry.governed(name))
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
-        return _away(
-            name, "schema toolkit is missing or older than this release: run `toolkit init`", switched_off
+        return away(
+            name,
+            "schema toolkit is missing or older than this release: run `toolkit init`",
+            switched_off=switched_off,
         )
     except (*UNREACHABLE, DependencyUnreachable) as error:
-        return _away(name, " ".join(str(error).split()), switched_off)
+        return away(name, " ".join(str(error).split()), switched_off=switched_off)
     return Standing(name, Known(reached=True, toggle=found), switched_off, seen, open_jobs)
 
 
-def _away(name: str, why: str, switched_off: bool) -> Standing:
+def away(name: str, why: str, *, switched_off: bool) -> Standing:
+    """A toggle whose ledger does not answer, and why."""
     return Standing(name, Known(stale_since=datetime.now(UTC), why=why), switched_off, (), None)
 
 

@@ -12,7 +12,7 @@ A shop that keeps its flags elsewhere sets its own provider for the domain befor
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -88,13 +88,3 @@ class Switch:
     def close(self) -> None:
         """Say goodbye to the ledger."""
         self.watcher.close()
-
-
-@contextlib.contextmanager
-def opened(watcher: Watcher, log: Log) -> Iterator[Switch]:
-    """A switch for a while."""
-    switch = Switch.open(watcher, log)
-    try:
-        yield switch
-    finally:
-        switch.close()
