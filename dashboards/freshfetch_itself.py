@@ -57,7 +57,7 @@ TELEMETRY = Row("Telemetry", (
         queries=[Query(f"max by (instance) (scrape_duration_seconds{{{TARGET}}})", "{{instance}}")],
     ),
     Panel(
-        title="Series", unit="short", steps={1000: YELLOW},
+        title="Series", unit="short", steps={1500: YELLOW},
         description="Samples in a scrape. Labels are closed sets: the number does not grow with jobs, time or processes, only "
         "with job kinds.",
         queries=[Query(f"max by (instance) (scrape_samples_scraped{{{TARGET}}})", "{{instance}}")],

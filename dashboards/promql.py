@@ -60,6 +60,6 @@ def rate_by_release(counter: str, *labels: str) -> str:
 
 
 def total_by_release(counter: str, *labels: str) -> str:
-    """How many in the whole range, by the release that ran, and by these labels."""
+    """How many in the whole range, by the release that ran, and by these labels; 0 before the range has a step."""
     step = f"sum by ({', '.join(('release', *labels))}) (increase({counter}[{WINDOW}]) {RELEASE})"
-    return f"sum_over_time(({step})[{RANGE}:{WINDOW}])"
+    return f"sum_over_time(({step})[{RANGE}:{WINDOW}]) or 0 * {step}"
