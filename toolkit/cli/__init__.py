@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "trace": ("toolkit.cli.trace:command", "The trace of a job as a waterfall."),
     "replay": ("toolkit.cli.replay:command", "Run failed jobs again, by plan, on live data."),
     "doctor": ("toolkit.cli.doctor:command", "What is wrong with queue and ledger, and what mends it."),
+    "dashboards": ("toolkit.cli.dashboards:command", "Push the dashboards to a Grafana."),
     "logs": ("toolkit.cli.logs:command", "Count what a log of any origin tells of the job."),
     "capture": ("toolkit.cli.capture:command", "Save a failed job as one portable, redacted file."),
     "toggle": ("toolkit.cli.toggle:command", "Switch asynchronous processing, with a receipt."),

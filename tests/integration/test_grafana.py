@@ -1,0 +1,191 @@
+"""`toolkit dashboards push` against a loopback server that answers by Grafana's published contract, failures included."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dashboards.__main__ import FOLDER
+from toolkit.errors import DependencyUnreachable, InputFileError, Refused, ToolkitError, UsageError
+from toolkit.grafana import Grafana, read
+
+TOKEN = "glsa_of_the_test"
+BOARD = {"uid": "one", "title": "One", "id": 7, "panels": []}
+
+
+@dataclass
+class Contract:
+    """Grafana's folders and dashboards. `refuse`: (status, body) instead of what it would answer to a POST."""
+
+    folders: dict[str, str] = field(default_factory=dict)
+    dashboards: dict[str, tuple[str, int, dict[str, Any]]] = field(default_factory=dict)
+    refuse: tuple[int, str] | None = None
+    race: bool = False
+    url: str = ""
+
+    def answer(self, method: str, path: str, token: str, body: Any) -> tuple[int, str]:
+        """By the contract: a bearer token, and three calls."""
+        if token != f"Bearer {TOKEN}":
+            return 401, json.dumps({"message": "Invalid API key"})
+        if method == "POST" and self.refuse is not None:
+            return self.refuse
+        if method == "GET" and path.startswith("/api/folders/"):
+            uid = path.rpartition("/")[2]
+            found = uid in self.folders
+            return (
+                (200, json.dumps({"uid": uid}))
+                if found
+                else (404, json.dumps({"message": "folder not found"}))
+            )
+        if (method, path) == ("POST", "/api/folders"):
+            return self.make(body)
+        if (method, path) == ("POST", "/api/dashboards/db"):
+            return self.save(body)
+        return 404, "<html>not found</html>"
+
+    def make(self, body: Any) -> tuple[int, str]:
+        if self.race:
+            return 409, json.dumps({"message": "a folder with that name already exists"})
+        self.folders[body["uid"]] = body["title"]
+        return 200, json.dumps(body)
+
+    def save(self, body: Any) -> tuple[int, str]:
+        given = body["dashboard"]
+        if body["folderUid"] not in self.folders:
+            return 400, json.dumps({"message": "folder not found"})
+        if given["id"] is not None:
+            return 404, json.dumps({"message": "Dashboard not found"})
+        before = self.dashboards.get(given["uid"])
+        if before and not body["overwrite"]:
+            return 412, json.dumps({"message": "The dashboard has been changed by someone else"})
+        version = before[1] + 1 if before else 1
+        self.dashboards[given["uid"]] = (body["folderUid"], version, given)
+        return 200, json.dumps(
+            {
+                "uid": given["uid"],
+                "version": version,
+                "url": f"/grafana/d/{given['uid']}/x",
+                "status": "success",
+            }
+        )
+
+
+@pytest.fixture
+def grafana() -> Iterator[Contract]:
+    contract = Contract()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            path = self.path.removeprefix("/grafana")
+            status, text = contract.answer(self.command, path, self.headers.get("Authorization", ""), body)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text.encode())))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        do_POST = do_GET  # noqa: N815  http.server's name
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the parameter's name is inherited
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    contract.url = f"http://127.0.0.1:{server.server_address[1]}/grafana"
+    yield contract
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def push(contract: Contract, *, token: str = TOKEN) -> None:
+    with Grafana.connect(contract.url, token) as client:
+        client.folder("freshfetch", "Freshfetch")
+        client.push(dict(BOARD), folder="freshfetch")
+
+
+def test_all_dashboards_are_made_in_their_folder_and_overwritten_the_second_time(grafana: Contract) -> None:
+    environment = os.environ | {"TOOLKIT_GRAFANA_TOKEN": TOKEN}
+    call = [sys.executable, "-m", "toolkit.cli", "dashboards", "push", "--url", grafana.url, "--json",
+            "--runbooks", "https://runbooks.test"]  # fmt: skip
+    for version in (1, 2):
+        told = subprocess.run(call, env=environment, capture_output=True, check=False)
+        assert told.returncode == 0, told.stderr
+        pushed = json.loads(told.stdout)
+        assert {one["uid"] for one in pushed} == {path.stem for path in FOLDER.glob("*.json")}
+        assert {one["version"] for one in pushed} == {version}
+        assert all(one["url"] == f"{grafana.url}/d/{one['uid']}/x" for one in pushed)
+    assert grafana.folders == {"freshfetch": "Freshfetch"}
+    folder, _, sent = grafana.dashboards["freshfetch-image-jobs"]
+    committed = json.loads((FOLDER / "freshfetch-image-jobs.json").read_text())
+    assert (folder, sent["panels"]) == ("freshfetch", committed["panels"])
+    runbooks = next(one for one in sent["templating"]["list"] if one["name"] == "runbooks")
+    assert runbooks["query"] == "https://runbooks.test"
+
+
+def test_a_folder_that_somebody_makes_at_the_same_moment_is_no_error(grafana: Contract) -> None:
+    grafana.race = True
+    with Grafana.connect(grafana.url, TOKEN) as client:
+        client.folder("freshfetch", "Freshfetch")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error", "word"),
+    [
+        ((403, '{"message": "You need additional permissions"}'), Refused, "Editor"),
+        ((400, '{"message": "Cannot save provisioned dashboard"}'), Refused, "provisioning"),
+        ((412, '{"message": "name-exists"}'), Refused, "same title"),
+        ((500, '{"message": "database is locked"}'), ToolkitError, "log"),
+        ((502, "<html>bad gateway</html>"), UsageError, "URL"),
+        ((302, ""), UsageError, "URL"),
+    ],
+)
+def test_a_refusal_says_what_to_do(
+    grafana: Contract, refusal: tuple[int, str], error: type[ToolkitError], word: str
+) -> None:
+    grafana.folders["freshfetch"] = "Freshfetch"
+    grafana.refuse = refusal
+    with pytest.raises(error, match=str(refusal[0])) as caught:
+        push(grafana)
+    assert type(caught.value) is error
+    assert word in caught.value.remedy
+
+
+def test_an_unknown_token_is_said_and_not_shown(grafana: Contract) -> None:
+    with pytest.raises(UsageError, match="does not know the token") as caught:
+        push(grafana, token="glsa_wrong")
+    assert "glsa_wrong" not in f"{caught.value} {caught.value.remedy}"
+
+
+def test_a_grafana_that_is_away_is_a_dependency_that_cannot_be_reached() -> None:
+    with Grafana.connect("http://127.0.0.1:9", TOKEN) as client, pytest.raises(DependencyUnreachable):
+        client.folder("freshfetch", "Freshfetch")
+
+
+def test_a_file_that_is_no_dashboard_is_named_before_anything_is_sent(
+    grafana: Contract, tmp_path: Path
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(BOARD))
+    (tmp_path / "b.json").write_text("[]")
+    told = subprocess.run(
+        [sys.executable, "-m", "toolkit.cli", "dashboards", "push", "--url", grafana.url, "--token", TOKEN, "--from", tmp_path],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.returncode == 2
+    assert "b.json" in told.stderr
+    assert grafana.dashboards == {}
+    with pytest.raises(InputFileError, match="uid"):
+        read(b"{}", "c.json")
