@@ -12,7 +12,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -28,6 +28,7 @@ from toolkit.settings import Settings
 if TYPE_CHECKING:
     import redis
 
+    from toolkit.broker.dead import DeadJob
     from toolkit.inline import LedgerSink
     from toolkit.ledger.database import Database
     from toolkit.perform import Performer, Sink
@@ -234,6 +235,22 @@ class App:
         return Replays(
             self.database, self.registry, self.settings.release, self.settings.operator, self._load
         )
+
+    def adopt_dead(self, only: Collection[str] | None = None) -> list[DeadJob]:
+        """Take failed jobs that RQ has and the ledger does not (of `only`, when given) into the ledger, unpickling nothing;
+        returns those whose ids cannot be had. Raises DependencyUnreachable when the broker is away."""
+        from toolkit.broker import connection, dead
+        from toolkit.ledger import adoption
+
+        now = datetime.now(UTC)
+        connection.check(self.broker, self.redis_url)
+        with self.database.session() as session:
+            return [
+                one
+                for one in dead.find(self.broker, self.registry, lambda ids: adoption.known(session, ids))
+                if (only is None or one.job_id in only)
+                and not dead.adopt(session, self.registry, one, now=now)
+            ]
 
     def _load(self) -> Load:
         """What the live system feels; a broker that is away feels nothing, and its jobs wait in the ledger."""

@@ -259,3 +259,35 @@ def test_jobs_failed_lists_them(
     assert (strays[good]["refused"], strays[good]["error_type"]) == ("", "ForeignKeyViolation")
     assert "posix.system" in strays[bad]["refused"]
     assert not (tmp_path / "it-ran").exists()
+
+
+def replay(database: Database, redis_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"DATABASE_URL": database.url, "REDIS_URL": redis_url, "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "toolkit.cli", "replay", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_a_pickled_job_with_whole_drafts_is_replayed_by_its_id_to_success(
+    broker: redis.Redis, database: Database, connection: psycopg.Connection, redis_url: str
+) -> None:
+    order = new_order(connection)
+    job_id = fail(broker, OLD_FUNCTION, order.payload | {"productDrafts": whole_drafts(order)})
+    done = replay(database, redis_url, "--job", job_id)
+    assert done.returncode == 0, done.stderr
+    assert new_relay(database, broker).run_once() == 1
+    with performing(database.url) as performer:
+        work(broker, performer)
+    assert ended_runs(connection, job_id) == [("failed", "integrity"), ("processed", "")]
+    assert set(images(connection, order).values()) == {2}
+
+
+def test_a_hostile_pickle_is_undecodable_to_replay_and_nothing_of_it_runs(
+    broker: redis.Redis, database: Database, redis_url: str, tmp_path: Path
+) -> None:
+    proof = tmp_path / "ran"
+    old = fail(broker, OLD_FUNCTION, {"purchaseOrderId": Bomb(proof)})
+    done = replay(database, redis_url, "--job", old)
+    assert done.returncode == 1
+    assert "UNDECODABLE" in done.stderr
+    assert "system" in done.stderr
+    assert not proof.exists()

@@ -19,7 +19,7 @@ from toolkit.app import App
 from toolkit.cli import render
 from toolkit.cli import replay_screen as screen
 from toolkit.cli.options import SINCE, Since, json_option, limit_option, settings_of
-from toolkit.errors import UsageError
+from toolkit.errors import DependencyUnreachable, NotFound, ToolkitError, UsageError
 
 if TYPE_CHECKING:
     from toolkit.ledger.replay_views import Item, Landed, Plan, Selection
@@ -252,11 +252,25 @@ def _state(plan: Plan) -> str:
 
 
 def _named(app: App, texts: Sequence[str]) -> tuple[str, ...]:
-    """The ledger's job ids for what was typed."""
+    """The ledger's job ids for what was typed. A failed job that only RQ knows is taken into the ledger first."""
     from toolkit.ledger import find
 
-    with app.database.session() as session:
-        return tuple(find.one(session, text) for text in texts)
+    def known(text: str) -> str:
+        with app.database.session() as session:
+            return find.one(session, text)
+
+    ids = []
+    for text in texts:
+        try:
+            ids.append(known(text))
+        except NotFound:
+            for dead in app.adopt_dead({text}):
+                raise ToolkitError(
+                    f"UNDECODABLE: job {text} is in RQ only, and its ids cannot be had: {dead.asked.refused}",
+                    remedy="nothing of it was run; ask for the job again with toolkit.enqueue, then delete it in RQ",
+                ) from None
+            ids.append(known(text))
+    return tuple(ids)
 
 
 def _selection(app: App, call: Call) -> Selection:
@@ -264,6 +278,15 @@ def _selection(app: App, call: Call) -> Selection:
 
     if call.jobs:
         return Selection(job_ids=_named(app, call.jobs))
+    try:
+        strays = app.adopt_dead()
+    except DependencyUnreachable as error:
+        render.say(f"not looked for in RQ: {error}")
+    else:
+        if strays:
+            render.say(
+                f"left out, in RQ only and UNDECODABLE: {len(strays):,} (toolkit jobs failed lists them)"
+            )
     now = datetime.now(UTC)
     values: dict[str, Any] = {
         name: value.moment(now) if isinstance(value, Since) else value
