@@ -33,13 +33,35 @@ _STYLES: Final[dict[str, dict[str, object]]] = {
 
 @click.command()
 @click.argument("name", metavar="ID")
+@click.option("--check", "checked", is_flag=True, help="Find the last run's exemplar, spans and log lines.")
+@click.option("--metrics", multiple=True, help="Address of a /metrics, for --check.  [default: this host's]")
+@click.option(
+    "--log", "log", default="", envvar="TOOLKIT_LOG_FILE", help="The worker's log file, for --check."
+)
+@click.option(
+    "--receiver",
+    default="",
+    envvar="TOOLKIT_TRACE_RECEIVER",
+    help="Where an OTLP receiver keeps spans, for --check: a file, or a URL with {trace_id}.",
+)
 @json_option
 @click.pass_context
-def command(ctx: click.Context, *, name: str, as_json: bool) -> None:
+def command(
+    ctx: click.Context,
+    *,
+    name: str,
+    checked: bool,
+    metrics: tuple[str, ...],
+    log: str,
+    receiver: str,
+    as_json: bool,
+) -> int:
     """The trace of a job as a waterfall: asked for, waiting, and every step of every run.
 
     ID is a job id or a unique beginning of it (6 characters or more), a run id, a trace id, or an id in the payload such as
     a purchase order's. A trace that several jobs share is shown with all of them; one of no job (a flip's) by itself.
+
+    --check walks from metric to trace to log instead: exit code 1 when a trail is missing, 3 when one was not looked for.
     """
     from toolkit.ledger import find, queries
     from toolkit.telemetry import waterfall
@@ -66,13 +88,19 @@ def command(ctx: click.Context, *, name: str, as_json: bool) -> None:
     bare = _without_spans(views, spans)
     if torn:
         render.say(f"note: {torn} chunks of spans could not be read and are left out")
+    if checked:
+        from toolkit.cli.trace_check import check_last_run
+
+        return check_last_run(
+            seen.app.settings, views, spans, metrics=metrics, log=log, receiver=receiver, as_json=as_json
+        )
     if as_json:
         render.as_json({
             "jobs": [view.line for view in views],
             "traces": waterfall.as_json(drawn),
             "runs_without_spans": bare,
         })  # fmt: skip
-        return
+        return 0
     for view in views:
         _head(view, seen.now)
     click.echo("")
@@ -84,6 +112,7 @@ def command(ctx: click.Context, *, name: str, as_json: bool) -> None:
         render.say(_why_bare(bare))
     if views:
         render.next_steps(*(f"toolkit jobs show {view.line.job_id[: words.SHORT]}" for view in views))
+    return 0
 
 
 def _read(chunks: Iterable[TraceChunk]) -> tuple[list[SpanRow], int]:
