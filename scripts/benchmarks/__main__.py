@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from scripts.benchmarks import image_job, replay, toggle
+from scripts.benchmarks import image_job, rehearse, replay, toggle
 from toolkit.errors import ToolkitError
 
 
@@ -18,6 +18,7 @@ def bench() -> None:
 bench.add_command(image_job.command, "image-job")
 bench.add_command(toggle.command, "toggle")
 bench.add_command(replay.command, "replay")
+bench.add_command(rehearse.command, "rehearse")
 
 
 def main(arguments: list[str]) -> None:

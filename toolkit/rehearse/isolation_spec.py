@@ -181,7 +181,8 @@ def parse(text: str) -> Spec:
             case "session":
                 steps = sessions.setdefault(tokens.take("quoted", "word"), {})
             case "step" if sessions:
-                steps[tokens.take("quoted", "word")] = tokens.take("sql")[1:-1].strip()
+                name = tokens.take("quoted", "word")
+                steps[name] = tokens.take("sql")[1:-1].strip()
             case "permutation" if sessions:
                 permutations.append(tokens.names())
             case _:

@@ -188,8 +188,11 @@ class Stage:
             waiting = [part for part in self.parts.values() if part.state is _State.AT_GATE]
             free = [part for part in waiting if not self._is_held(part)]
             eager = [part for part in free if not part.comes_again]
-            if free:
+            if eager or (free and len(free) == len(waiting)):
                 return {part.name: part.sql for part in eager or free}
+            if free:  # they met the lock of one who is held: once is enough
+                self._released = True
+                continue
             if waiting:
                 self._let_them_give_up()
                 if not any(p.state is _State.AT_GATE and not self._is_held(p) for p in self.parts.values()):

@@ -1,0 +1,152 @@
+"""What rehearsals read and write: specs, mutants, certificates, timelines."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from jobs.images.rehearse import REHEARSAL
+from toolkit.errors import InputFileError
+from toolkit.rehearse import certificate, incident_file, isolation_spec
+from toolkit.rehearse.mutants import mutated
+from toolkit.rehearse.words import Mutant, Options
+
+TIMELINE = Path(__file__).parents[2] / "runbooks" / "incidents" / "2025-10-11.yaml"
+
+
+@pytest.mark.parametrize("mutant", REHEARSAL.mutants, ids=lambda one: one.name)
+def test_a_mutant_fits_the_source_and_stays_python(mutant: Mutant) -> None:
+    spec = find_spec(mutant.module)
+    assert spec is not None
+    assert spec.origin is not None
+    source = Path(spec.origin).read_text(encoding="utf-8")
+    changed = mutated(source, mutant)
+    assert changed != source
+    compile(changed, spec.origin, "exec")
+
+
+def test_a_mutant_that_does_not_fit_is_refused() -> None:
+    mutant = dataclasses.replace(REHEARSAL.mutants[0], old="nothing of the kind")
+    with pytest.raises(ValueError, match="does not fit"):
+        mutated("source", mutant)
+
+
+def test_the_spec_reader_takes_what_the_isolation_tester_takes() -> None:
+    text = """
+    # a comment with { braces
+    setup { CREATE TABLE t (a text); }
+    teardown { DROP TABLE t; }
+    session "one"
+    step "a" { INSERT INTO t VALUES (E'\\x7b'); }
+    session two
+    step b { SELECT 1; }
+    permutation "a" "b"
+    permutation "b" "a"
+    """
+    spec = isolation_spec.parse(text)
+    assert spec.sessions["one"]["a"] == "INSERT INTO t VALUES (E'\\x7b');"
+    assert spec.permutations == (("a", "b"), ("b", "a"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("session", 1),
+        ('session "one"\nstep "a"\nstep "b" { SELECT 1; }', 3),
+        ('session "one"\nsetup { SELECT 1; }', 2),
+        ("nonsense { }", 1),
+    ],
+)
+def test_the_spec_reader_refuses_what_is_no_spec_by_line(text: str, line: int) -> None:
+    with pytest.raises(InputFileError) as caught:
+        isolation_spec.parse(text)
+    assert caught.value.line == line
+
+
+def test_the_spec_reader_refuses_a_permutation_of_unknown_steps() -> None:
+    with pytest.raises(InputFileError, match="not there"):
+        isolation_spec.parse('session "one"\nstep "a" { SELECT 1; }\npermutation "b"')
+
+
+CERTIFICATE = certificate.Certificate(
+    rehearsal="images",
+    release="r",
+    code="c",
+    server="18",
+    options=Options(),
+    races=(
+        certificate.Raced(
+            scenario="s",
+            schedules=3,
+            exhausted=True,
+            reduced=False,
+            outcomes={"job processed": 3},
+            findings=(),
+        ),
+    ),
+    table={"stale": (14, 7)},
+    mutants={"no-lock": "s"},
+)
+
+
+def test_a_certificate_holds_only_when_all_was_seen_nothing_found_and_every_mutant_noticed() -> None:
+    assert CERTIFICATE.holds
+    race = CERTIFICATE.races[0]
+    for changed in (
+        {"races": (msgspec.structs.replace(race, exhausted=False),)},
+        {"races": (msgspec.structs.replace(race, findings=("images lost: 1",)),)},
+        {"mutants": {"no-lock": ""}},
+        {"mutants": {}},
+    ):
+        assert not msgspec.structs.replace(CERTIFICATE, **changed).holds
+
+
+def test_a_certificate_comes_back_from_its_file_and_every_difference_is_named(tmp_path: Path) -> None:
+    certificate.write(tmp_path / "c.json", CERTIFICATE)
+    assert certificate.read(tmp_path / "c.json") == CERTIFICATE
+    race = msgspec.structs.replace(CERTIFICATE.races[0], schedules=4)
+    now = msgspec.structs.replace(CERTIFICATE, code="d", races=(race,), mutants={"no-lock": ""})
+    assert [one.split(":")[0] for one in certificate.differences(CERTIFICATE, now)] == [
+        "code",
+        "scenario s",
+        "mutant no-lock",
+    ]
+    assert certificate.differences(CERTIFICATE, CERTIFICATE) == []
+
+
+def test_the_code_hash_changes_with_the_code() -> None:
+    one, other = REHEARSAL.sources[:2]
+    assert certificate.code_hash([one]) != certificate.code_hash([one, other])
+    assert certificate.code_hash([one, other]) == certificate.code_hash([other, one])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("at: 17:02:05", "at: 17:02", 17, "regex"),
+        ("do: enqueue", "do: ring", 19, "'ring' is no verb"),
+        ("say: Workflow completes", "says: Workflow completes", 23, "unknown field `says`"),
+        ("at: 17:02:10", "at: 17:01:10", 20, "earlier"),
+        ("reasons: [deletion, transformation", "reasons: [deletion, weather", 8, "'weather' is no reason"),
+        ("then: stale", "then: newest", 6, "'newest' is no body"),
+        ("title: Foreign key", "title: [Foreign key", 4, "not YAML"),
+        ("do: job writes", "do: enqueue", 13, "do: job writes"),
+    ],
+)
+def test_a_timeline_is_refused_by_line(tmp_path: Path, old: str, new: str, line: int, says: str) -> None:
+    text = TIMELINE.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    file = tmp_path / "timeline.yaml"
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(InputFileError, match=says) as caught:
+        _read_and_checked(file)
+    assert caught.value.line == line
+
+
+def _read_and_checked(file: Path) -> None:
+    timeline, node = incident_file.read(file)
+    incident_file.check(file, node, timeline, REHEARSAL)
