@@ -44,11 +44,11 @@ def failure_of(
     return Failure(
         reason=reason,
         error_type=cause.kind if isinstance(cause, TransientError) else type(cause).__qualname__,
-        message=redact.text(str(cause)[:2000]),
+        message=redact.text(said(cause))[:2000],
         sqlstate=sqlstate,
         constraint=constraint,
         fingerprint=fingerprint(cause, in_app),
-        traceback=redact.text("".join(traceback.format_exception(cause))[-8000:]),
+        traceback=redact.text(_writable("".join(traceback.format_exception(cause))))[-8000:],
         retryable=reason is Reason.TRANSIENT,
     )
 
@@ -66,6 +66,19 @@ def _reason(cause: BaseException, sqlstate: str, timeouts: tuple[type[BaseExcept
     return Reason.TRANSIENT if passing or sqlstate.startswith(_PASSING_STATES) else Reason.ERROR
 
 
+def said(error: BaseException) -> str:
+    """What an exception says, as text that every ledger can keep: an error must not be lost by its own message."""
+    try:
+        return _writable(str(error))
+    except Exception:  # noqa: BLE001  __str__ is the job's code, too
+        return f"({type(error).__qualname__} cannot be told as text)"
+
+
+def _writable(text: str) -> str:
+    """PostgreSQL takes neither NUL nor half of a surrogate pair."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
 def fingerprint(error: BaseException, in_app: Sequence[str]) -> str:
     """Twelve hex digits that name the kind of error. Frames outside `in_app` modules (and no `toolkit` ones) do not count."""
     prefixes = tuple(in_app)
@@ -74,6 +87,6 @@ def fingerprint(error: BaseException, in_app: Sequence[str]) -> str:
         for frame, _ in traceback.walk_tb(error.__traceback__)
         if str(frame.f_globals.get("__name__", "")).startswith(prefixes)
     ]
-    first_line = str(error).partition("\n")[0]
+    first_line = said(error).partition("\n")[0]
     identity = "\n".join([type(error).__qualname__, *frames, _VARYING.sub("?", first_line)])
     return hashlib.sha256(identity.encode()).hexdigest()[:12]

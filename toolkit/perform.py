@@ -5,8 +5,8 @@
 Whatever happens, a run that began ends in exactly one record, and the ledger, the metrics, the log and the root span say
 the same, because they are made from it. A run that was given up as lost meanwhile tells nothing: who gave it up did.
 
-Known weakness: when PostgreSQL stays away for longer than FINISH_PATIENCE the run is left open; its lease expires and a
-supervisor closes it as lost.
+Known weakness: when PostgreSQL stays away for longer than FINISH_PATIENCE the run is left open, and `perform` raises: the
+worker process ends with it, and its supervisor closes the run as lost; an inline run's lease expires.
 """
 
 from __future__ import annotations
@@ -174,14 +174,14 @@ class Performer:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def perform(self, job_id: str, *, mode: Mode) -> Performed:
-        """Perform one delivery of a job. Raises NotFound when the ledger has no such intent; errors of the job itself
-        end in the record, never in an exception."""
+        """Perform one delivery of a job. Raises NotFound when the ledger has no such intent, an error of UNREACHABLE or
+        DependencyUnreachable when PostgreSQL stays away; errors of the job itself end in the record, never in an exception."""
         with closing(Pinned(self.database)) as database:
-            return dataclasses.replace(self, database=database)._perform(job_id, mode)
+            return dataclasses.replace(self, database=database)._perform(job_id, mode)  # noqa: SLF001  a copy of itself
 
     def _perform(self, job_id: str, mode: Mode) -> Performed:
         clock = _Clock(time.time_ns(), time.monotonic())
-        begun = patiently(lambda: self._begin(job_id, mode), within=FINISH_PATIENCE)
+        begun = self._begin(job_id, mode)
         run = begun.run
         began_ns = time.time_ns()
         with self._root_span(begun, clock.started_ns) as span:
@@ -214,16 +214,19 @@ class Performer:
         return Performed(record=ended, answer=_answer(ended))
 
     def _begin(self, job_id: str, mode: Mode) -> runs.Begun:
-        with self.database.session() as session:
-            return runs.begin(
-                session,
-                job_id,
-                worker=self.worker,
-                host=self.host,
-                release=self.release,
-                lease=self.lease,
-                mode=mode,
-            )
+        again = False
+
+        def begin() -> runs.Begun:
+            nonlocal again
+            with self.database.session() as session:
+                if again:  # the answer to the last try may be lost, and its run open, in nobody's hand
+                    runs.lose_unanswered(session, job_id, self.worker)
+                again = True
+                return runs.begin(
+                    session, job_id, worker=self.worker, host=self.host, release=self.release, lease=self.lease, mode=mode
+                )  # fmt: skip
+
+        return patiently(begin, within=FINISH_PATIENCE)
 
     @contextmanager
     def _root_span(self, begun: runs.Begun, start_ns: int) -> Iterator[Span]:
@@ -291,7 +294,11 @@ class Performer:
                 ended = finished(so_far, failure, self._retry_in(spec, failure, begun.retries))
         if context is not None and context.ended is not None:
             return ended
-        return self._finish_outside(run, ended, context.pending if context else None, log)
+        pending = context.pending if context else None
+        try:
+            return self._finish_outside(run, ended, pending, log)
+        except (TypeError, ValueError, psycopg.DataError) as error:  # a result that JSON or jsonb cannot hold
+            return self._finish_outside(run, finished(Result(), failure_of(error, in_app=())), pending, log)
 
     def _finish_outside(
         self, run: Run, ended: RunRecord, pending: RunRecord | None, log: Log

@@ -136,6 +136,7 @@ class _Work:
             for ready in batches:
                 left -= len(ready)
                 self._note(ready, len(wanted), len(wanted) - left)
+                self._keep()  # what was searched is told even when nothing of it can be written
                 self._write([one for one in ready if one.error is None], last=page.last and left == 0)
 
     def result(self) -> Result:
@@ -239,7 +240,7 @@ class _Work:
             added = self.context.guarded_write(action)
             span.set_attributes({f"images.{name}": number for name, number in added.items()})
         self.counts = before + added
-        self.context.so_far = Result(counts=dict(self.counts), samples=tuple(self.samples))
+        self._keep()
         self._tell(added, finishing=finishing)
 
     def _tell(self, added: Mapping[str, int], *, finishing: bool) -> None:
@@ -254,6 +255,10 @@ class _Work:
             emit(log, words.COMPLETED, seen=self.drafts, drafts=self.drafts, attached=attached)
             if attached:
                 emit(log, words.SESSION, session_id=review_session_id(self.context.run.job_id))
+
+    def _keep(self) -> None:
+        """What the record says, should the run fail from here on."""
+        self.context.so_far = Result(counts=dict(self.counts), samples=tuple(self.samples))
 
     def _count(self, outcome: DraftOutcome, number: int) -> None:
         if number:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,7 +19,7 @@ from toolkit.jobspec import Registry, RetryPolicy
 from toolkit.ledger import runs
 from toolkit.ledger.database import Database
 from toolkit.perform import Performed
-from toolkit.run import Mode, RunRecord
+from toolkit.run import Mode, Result, RunRecord
 from toolkit.settings import Settings
 from toolkit.telemetry.metrics import Metrics
 from toolkit.telemetry.otlp import read_spans
@@ -290,3 +291,77 @@ def test_an_inline_run_is_the_same_run_and_waits_to_be_counted_once(
         assert runs.take_uncounted(session) == []
     assert (counted.run_id, counted.counts, counted.mode) == (record.run_id, record.counts, "sync")
     assert scalar(connection, "SELECT count(*) FROM toolkit.trace WHERE job_id = %s", job) == 1
+
+
+class Mute(Exception):
+    """An exception that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("a\0b"), r"a\0b"),
+        (ValueError("half \ud83d of it"), r"half \ud83d of it"),
+        (Mute(), "(Mute cannot be told as text)"),
+    ],
+    ids=["a NUL", "half of a surrogate pair", "no text at all"],
+)
+def test_an_error_is_not_lost_by_its_own_message(
+    error: Exception, told: str, database_url: str, connection: Connection
+) -> None:
+    def body(_context: object, _payload: object) -> Result:
+        raise error
+
+    job = ask(connection, new_order(connection))
+    record = ended(perform(database_url, job, spec=spec_with(body=body)))
+    assert record.failure is not None
+    assert (record.outcome, record.failure.message) == ("failed", told)
+    assert ended_runs(connection, job) == [("failed", "error")]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [Result(counts={"n": object()}), Result(reason="a\0b")],
+    ids=["an object", "a NUL"],  # type: ignore[dict-item]
+)
+def test_a_result_that_cannot_be_written_is_a_failure(
+    result: Result, database_url: str, connection: Connection
+) -> None:
+    job = ask(connection, new_order(connection))
+    record = ended(perform(database_url, job, spec=spec_with(body=lambda *_: result)))
+    assert record.outcome == "failed"
+    assert ended_runs(connection, job) == [("failed", "error")]
+
+
+def test_a_run_whose_begin_was_not_answered_does_not_hold_its_job(
+    database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = new_order(connection)
+    job = ask(connection, order)
+    begin, asked = runs.begin, []
+
+    def unanswered(*args: Any, **options: Any) -> runs.Begun:
+        begun = begin(*args, **options)
+        asked.append(begun)
+        if len(asked) == 1:
+            raise psycopg.OperationalError(
+                "consuming input failed: server closed the connection unexpectedly"
+            )
+        return begun
+
+    monkeypatch.setattr(runs, "begin", unanswered)
+    assert ended(perform(database_url, job)).outcome == "processed"
+    assert ended_runs(connection, job) == [("lost", "lease_expired"), ("processed", "")]
+    assert set(images(connection, order).values()) == {2}
+
+
+def test_searches_are_told_even_when_none_of_them_brought_anything(
+    database_url: str, connection: Connection
+) -> None:
+    job = ask(connection, new_order(connection, ["down", "down"]))
+    record = ended(perform(database_url, job, Scripted({"down": failing()})))
+    assert record.reason == "transient"
+    assert [sample.labels for sample in record.samples] == [("product_page", "transient")] * 2

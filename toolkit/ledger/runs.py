@@ -135,6 +135,14 @@ def lose(session: Session, worker: str, error_type: str) -> list[str]:
     ]
 
 
+def lose_unanswered(session: Session, job_id: str, worker: str) -> int:
+    """Close the runs of this job that this worker began without learning of it; returns how many."""
+    return session.execute(
+        "SELECT FROM toolkit.run WHERE job_id = %s AND worker = %s AND outcome IS NULL AND toolkit.lose_run(run_id, %s, %s)",
+        (job_id, worker, Reason.LEASE_EXPIRED, "BeginUnanswered"),
+    ).rowcount
+
+
 def lose_expired(session: Session) -> list[str]:
     """Close the runs whose host fell silent past their lease. Returns their job ids."""
     return [
