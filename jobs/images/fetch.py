@@ -26,7 +26,7 @@ class Draft:
 @dataclass(frozen=True, slots=True)
 class Page:
     """Up to `limit` drafts in id order. `ours` is None when the order is gone, False when it is another merchant's;
-    `foreign` counts drafts below the order that belong to another merchant."""
+    `foreign` counts drafts below the order that belong to another merchant; only the first page (`after` "") counts them."""
 
     ours: bool | None
     drafts: tuple[Draft, ...]
@@ -35,12 +35,14 @@ class Page:
 
 
 _FETCH = """
-WITH asked AS (
-    SELECT o.id, o."merchantId" = %(merchant)s AS ours FROM "PurchaseOrder" o WHERE o.id = %(order)s
+WITH asked AS MATERIALIZED ( -- once: beside the drafts it would count an order's drafts for each of its drafts
+    SELECT o.id, o."merchantId" = %(merchant)s AS ours,
+           CASE WHEN o."merchantId" = %(merchant)s AND %(after)s = '' THEN (
+               SELECT count(*) FROM "ProductDraft" f WHERE f."purchaseOrderId" = o.id AND f."merchantId" <> %(merchant)s
+           ) ELSE 0 END AS elsewhere
+    FROM "PurchaseOrder" o WHERE o.id = %(order)s
 )
-SELECT asked.ours,
-       CASE WHEN asked.ours THEN (SELECT count(*) FROM "ProductDraft" f
-                                  WHERE f."purchaseOrderId" = asked.id AND f."merchantId" <> %(merchant)s) ELSE 0 END,
+SELECT asked.ours, asked.elsewhere,
        d.id, coalesce(l."productName", d.title), l.sku, l."productUrl",
        EXISTS (SELECT FROM "ProductImage" i WHERE i."productDraftId" = d.id)
 FROM asked
