@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from toolkit.errors import DependencyUnreachable
 from toolkit.ledger.database import UNREACHABLE, Database
 from toolkit.ledger.traces import TraceChunk, store
 from toolkit.run import Run, RunRecord
@@ -36,5 +37,5 @@ class LedgerSink:
         try:
             with self.database.session() as session:
                 store(session, [TraceChunk(trace_id, job_id, data)])
-        except UNREACHABLE:
+        except (*UNREACHABLE, DependencyUnreachable):
             return

@@ -4,7 +4,7 @@
 few statements of the hot path, which are sent in psycopg's pipeline mode. A connection that the server has closed is
 thrown away, never retried behind the caller's back: `patiently` says where waiting for a restart is right.
 
-Defaults: connect timeout 5 s; 5 pooled connections, at most 10 more.
+Defaults: connect timeout 5 s; a network that swallows packets is noticed within 30 s; 5 pooled connections, at most 10 more.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any, TypeVar, cast
 
 import psycopg
 import sqlalchemy as sa
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 from sqlalchemy.engine import URL, make_url
 
 from toolkit.errors import DependencyUnreachable, SettingError
@@ -51,16 +53,22 @@ class Database:
         self, url: str, *, prepared_statements: bool = True, application_name: str = "freshfetch"
     ) -> None:
         self.url = url
+        address = _psycopg_url(url)
         arguments: dict[str, Any] = {
             "connect_timeout": 5,
+            # Else an answer that a firewall swallowed is waited for by the kernel's rules: from 15 minutes to 2 hours.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 4,
+            "tcp_user_timeout": 30_000,
             "application_name": application_name,
             # A database whose default is another isolation level would turn a deleted draft into 40001.
-            "options": "-c timezone=UTC -c default_transaction_isolation=read\\ committed",
+            "options": f"{_options(address)} -c timezone=UTC -c default_transaction_isolation=read\\ committed".strip(),
         }
         if not prepared_statements:
             arguments["prepare_threshold"] = None
         self.engine = sa.create_engine(
-            _psycopg_url(url),
+            address,
             isolation_level="READ COMMITTED",
             pool_size=5,
             max_overflow=10,
@@ -82,7 +90,8 @@ class Database:
             try:
                 yield session
             finally:
-                if session.closed:  # the server went away: the pool must not try to reset it
+                # The server went away, or a time limit broke off a statement that still runs: not for the pool to reset.
+                if session.closed or session.info.transaction_status is TransactionStatus.ACTIVE:
                     connection.invalidate()
 
     @contextmanager
@@ -198,4 +207,17 @@ def _psycopg_url(url: str) -> URL:
             f"DATABASE_URL names {parsed.get_backend_name()!r}",
             remedy="Freshfetch works on PostgreSQL: postgresql://…",
         )
+    try:
+        conninfo_to_dict(parsed.set(drivername="postgresql").render_as_string(hide_password=False))
+    except psycopg.ProgrammingError as error:
+        raise SettingError(
+            f"DATABASE_URL cannot be used: {' '.join(str(error).split())}",
+            remedy="leave out parameters that only another library knows, such as Prisma's ?schema=public",
+        ) from error
     return parsed.set(drivername="postgresql+psycopg")
+
+
+def _options(url: URL) -> str:
+    """The options that the URL itself asks the server for."""
+    given = url.query.get("options", "")
+    return given if isinstance(given, str) else " ".join(given)
