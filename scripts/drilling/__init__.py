@@ -1,0 +1,1 @@
+"""Drills of the alerts: the real stack, real causes, the runbooks' own commands; and mutations of the rules."""
