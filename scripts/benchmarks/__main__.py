@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from scripts.benchmarks import image_job, rehearse, replay, toggle
+from scripts.benchmarks import image_job, logs, rehearse, replay, toggle
 from toolkit.errors import ToolkitError
 
 
@@ -19,6 +19,7 @@ bench.add_command(image_job.command, "image-job")
 bench.add_command(toggle.command, "toggle")
 bench.add_command(replay.command, "replay")
 bench.add_command(rehearse.command, "rehearse")
+bench.add_command(logs.command, "logs")
 
 
 def main(arguments: list[str]) -> None:

@@ -138,7 +138,7 @@ def _postgres() -> bytes:
         lines.append(
             f'{head} ERROR:  insert or update on table "ProductImage" violates foreign key constraint "{FKEY}"\n'
             if n % 10_000 == 0
-            else f"{head} LOG:  duration: {pick.random():.3f} ms  execute s{pick.randrange(99)}: SELECT * FROM t\n"
+            else f"{head} LOG:  checkpoint complete: wrote {pick.randrange(9999)} buffers; write={pick.random():.3f} s\n"
         )
     return "".join(lines).encode()
 

@@ -11,12 +11,12 @@ is understood in csv and json logs only, by the SQLSTATE.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from toolkit.telemetry import catalog
 
@@ -33,8 +33,7 @@ class Kind(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """`key`: the constraint, the reason of a skip, or the error with what varies taken out; '' for a completion.
     `minute` is as the log has it ('' for a line without a time), `release` '' where the line does not say."""
 
@@ -97,7 +96,7 @@ _decode = msgspec.json.Decoder(_Json).decode
 def read(line: bytes) -> Finding | None:
     """What the line says; its line break may be left out."""
     brace = line.find(b"{")
-    if brace >= 0 and line.rstrip()[-1:] == b"}":
+    if brace >= 0 and line.endswith((b"}", b"}\r", b"}\n")):
         try:
             return _from_json(_decode(line[brace:]))
         except msgspec.MsgspecError:
@@ -174,7 +173,8 @@ def _by_state(line: _Json) -> Told | None:
 def _moment(value: Any) -> str:
     """The minute of a timestamp: a text, or seconds, ms, µs or ns since 1970."""
     if isinstance(value, str):
-        return minute(value)
+        # Most are ISO 8601, and there are many: no need to search.
+        return f"{value[:10]} {value[11:16]}" if value[10:11] == "T" else minute(value)
     if not isinstance(value, int | float) or value <= 0:
         return ""
     while value > 1e11:

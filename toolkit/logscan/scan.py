@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
+from msgspec.structs import replace
 
 from toolkit import redact
 from toolkit.logscan.lines import NEEDLES, Finding, Kind, minute, read
