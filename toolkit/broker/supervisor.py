@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from threading import Event, Thread
 
 import redis
@@ -64,6 +65,8 @@ class WorkerProcess:
     stopping: bool = False
     running: Began | None = None
     running_since: float = 0.0
+    told: datetime | None = None
+    """When the last run that it told the end of had started."""
 
     @property
     def state(self) -> str:
@@ -219,7 +222,7 @@ class Supervisor:
         elif isinstance(message, Began):
             worker.running, worker.running_since = message, time.monotonic()
         elif isinstance(message, Ended):
-            worker.running = None
+            worker.running, worker.told = None, message.record.started_at
             self._count(message.record)
         elif isinstance(message, Spans):
             self.spans.add(TraceChunk(message.trace_id, message.job_id, message.data), message.count)
@@ -262,14 +265,14 @@ class Supervisor:
             self._unburied.pop(0)
 
     def _bury_one(self, worker: WorkerProcess, error_type: str) -> None:
-        if worker.running is not None:
-            # It may have died between its commit and its word to us: then the ledger knows how the run ended.
-            with self.database.session() as session:
-                record = runs.ended_record(session, worker.running.run_id)
-            if record is not None:
-                self._count(record)
-            worker.running = None
         burial.close_runs(self.database, self.relay, worker.name, error_type)
+        # It may have died between its commit and its word to us: then the ledger knows how the run ended. Only now, since
+        # its last commit may still have been under way, and closing its runs has waited for that.
+        with self.database.session() as session:
+            untold = runs.ended_after(session, worker.name, worker.told)
+        for record in untold:
+            self._count(record)
+            worker.told = record.started_at
         burial.unregister(self.broker, worker.name, worker.queue)
 
     def _drain(self, kill: Event) -> None:

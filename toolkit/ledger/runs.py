@@ -155,14 +155,15 @@ def lose_expired(session: Session) -> list[str]:
     ]
 
 
-def ended_record(session: Session, run_id: str) -> RunRecord | None:
-    """The record of a run that ended, as far as the ledger has it (no samples); None when it has not, or was given up."""
-    row: Any = session.execute(
-        "SELECT toolkit.record_of(r)::text"
-        " FROM toolkit.run r WHERE run_id = %s AND outcome IS NOT NULL AND outcome <> 'lost'",
-        (run_id,),
-    ).fetchone()
-    return msgspec.json.decode(row[0], type=RunRecord) if row else None
+def ended_after(session: Session, worker: str, told: datetime | None) -> list[RunRecord]:
+    """Records, as far as the ledger has them (no samples), of the worker's runs that ended by themselves and started after
+    the one it last told of; None: it told of none. A worker does one run at a time, so there is at most one."""
+    rows = session.execute(
+        "SELECT toolkit.record_of(r)::text FROM toolkit.run r WHERE worker = %s AND outcome <> 'lost'"
+        " AND started_at > coalesce(%s, clock_timestamp() - interval '1 day') ORDER BY started_at",
+        (worker, told),
+    ).fetchall()
+    return [msgspec.json.decode(row[0], type=RunRecord) for row in rows]
 
 
 def take_uncounted(session: Session, limit: int = 1000) -> list[RunRecord]:
