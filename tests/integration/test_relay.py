@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from threading import Event
 import psycopg
 import pytest
 import redis
+from redis.client import Pipeline
 from rq import Queue
 from rq.job import Job
 from rq.registry import ScheduledJobRegistry
@@ -24,6 +27,7 @@ from tests.brokering import new_relay, work
 from tests.eventually import eventually
 from tests.orders import ask, ended_runs, images, new_order, scalar
 from tests.performing import Heard, Scripted, failing, performing, spec_with
+from toolkit.broker.batch import Batch, Taken
 from toolkit.broker.connection import connect
 from toolkit.broker.place import Placer
 from toolkit.broker.reconcile import PASSING, Reconciler
@@ -31,7 +35,7 @@ from toolkit.broker.relay import Doorbell, Relay
 from toolkit.jobspec import RetryPolicy
 from toolkit.ledger import intents
 from toolkit.ledger.database import Database
-from toolkit.run import Mode
+from toolkit.run import Mode, RunRecord
 
 Connection = psycopg.Connection
 QUEUE = "rq:queue:images"
@@ -259,6 +263,63 @@ def test_a_suspended_queue_is_left_alone(
         resume(broker)
         work(broker, performer)
     assert queued(broker) == []
+
+
+@pytest.mark.parametrize("taking", [1, 2], ids=["while idle", "with the end of a job"])
+def test_a_worker_that_is_told_to_stop_hands_back_what_it_took_and_did_not_begin(
+    taking: int, database: Database, broker: redis.Redis, *, database_url: str, connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    jobs = asked(connection, 3)
+    new_relay(database, broker).run_once()
+    run, taken = Batch.run, []
+
+    def stopped(batch: Batch, pipe: Pipeline, *, take: bool) -> Taken:
+        answer = run(batch, pipe, take=take)
+        taken.extend([answer.job_id] if answer.job_id else [])
+        if take and len(taken) == taking:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return answer
+
+    monkeypatch.setattr(Batch, "run", stopped)
+    sink = Heard()
+    with performing(database_url, sink=sink) as performer:
+        work(broker, performer)
+    assert [record.job_id for record in sink.records] == jobs[: taking - 1]
+    assert queued(broker) == jobs[taking - 1 :], "in their order"
+    assert broker.llen(f"{QUEUE}:intermediate") == 0
+
+
+def test_junk_in_the_queue_does_not_end_a_worker(
+    database: Database, broker: redis.Redis, database_url: str, connection: Connection
+) -> None:
+    broker.rpush(QUEUE, b"\xff\x00", "no-such-job", "bad-date")
+    broker.hset("rq:job:bad-date", mapping={"data": "{}", "created_at": "yesterday"})
+    jobs = asked(connection, 2)
+    new_relay(database, broker).run_once()
+    sink = Heard()
+    with performing(database_url, sink=sink) as performer:
+        work(broker, performer)
+    assert [record.job_id for record in sink.records] == jobs
+    assert queued(broker) == []
+    assert broker.llen(f"{QUEUE}:intermediate") == 0
+
+
+def test_a_worker_that_cannot_tell_the_ledger_ends_and_calls_no_job_failed(
+    database: Database, broker: redis.Redis, database_url: str, connection: Connection
+) -> None:
+    jobs = asked(connection, 2)
+    new_relay(database, broker).run_once()
+
+    class Away(Heard):
+        def ended(self, ended: RunRecord) -> None:  # noqa: ARG002  Sink's words
+            raise psycopg.OperationalError("the connection is lost")
+
+    sink = Away()
+    with performing(database_url, sink=sink) as performer:
+        work(broker, performer)
+    assert [run.job_id for run in sink.begun] == jobs[:1], "it goes on to no other job"
+    assert broker.zrange("rq:failed:images", 0, -1) == []
 
 
 # -- what the broker forgot ----------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import cast
 import redis
 from redis.client import Pipeline
 from rq import Queue, SimpleWorker
-from rq.exceptions import DequeueTimeout, DeserializationError, NoSuchJobError
+from rq.exceptions import DequeueTimeout, DeserializationError, NoSuchJobError, StopRequested
 from rq.executions import Execution
 from rq.job import Job, JobStatus, Retry
 from rq.results import Result as RQResult
@@ -28,8 +28,10 @@ from rq.worker import WorkerStatus
 
 from toolkit.broker.batch import Batch, Taken
 from toolkit.broker.codec import FreshJob
-from toolkit.errors import NotFound, ToolkitError
+from toolkit.errors import DependencyUnreachable, NotFound, ToolkitError
+from toolkit.failures import said
 from toolkit.ledger import intents
+from toolkit.ledger.database import UNREACHABLE
 from toolkit.perform import Performed, Performer
 from toolkit.run import Mode
 from toolkit.telemetry import catalog
@@ -75,6 +77,7 @@ class FreshWorker(SimpleWorker):
         )
         self._next: FreshJob | None = None
         self._suspended = False
+        self._waiting = False
         self._beaten = False
 
     # -- taking jobs ---------------------------------------------------------------------------------------------
@@ -90,27 +93,57 @@ class FreshWorker(SimpleWorker):
         return False
 
     def dequeue_job_and_maintain_ttl(
-        self, timeout: int | None, max_idle_time: int | None = None
+        self,
+        timeout: int | None,
+        max_idle_time: int | None = None,  # noqa: ARG002  RQ's words
     ) -> tuple[FreshJob, Queue] | None:
-        """The next job: the one that came with the end of the last, else wait for one. RQ's contract."""
+        """The next job: the one that came with the end of the last, else wait for one. None ends the worker: a burst that is
+        done (`timeout` None), or a stop; a job that it has in hand by then goes back."""
+        while self._next is None and not self._stop_requested:
+            self._next = self._take()
+            if self._next is None and timeout is None:
+                return None
+            if self._next is None:
+                self._next = self._wait()
+            if self._suspended:
+                self.check_for_suspension(burst=False)
+        if self._stop_requested or self._next is None:
+            return None
         job, self._next = self._next, None
-        if job is None:
-            job = self._take() or self._wait(timeout)
-        if job is None:
-            return cast(
-                "tuple[FreshJob, Queue] | None", super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
-            )
         return job, self.queue
 
-    def _take(self) -> FreshJob | None:
-        pipe = self._batch.pipeline()
-        self._beat(pipe, WorkerStatus.IDLE, self.worker_ttl + 60)
-        return self._taken(self._batch.run(pipe, take=True))
+    def _shutdown(self) -> None:
+        """SIGTERM while it waits for a job: stop at once. Else stop after what is in hand: RQ's exception would fall into the
+        middle of a round trip and leave the job that comes with it in nobody's hand."""
+        if self._waiting:
+            raise StopRequested
+        self._stop_requested = True
 
-    def _wait(self, timeout: int | None) -> FreshJob | None:
+    def teardown(self) -> None:
+        """RQ's; and the job that was taken and not begun goes back, first in its queue."""
+        if self._next is not None and self.connection.lrem(
+            self.queue.intermediate_queue_key, 1, self._next.id
+        ):
+            self.connection.lpush(self.queue.key, self._next.id)
+        super().teardown()  # type: ignore[no-untyped-call]
+
+    def _take(self) -> FreshJob | None:
+        """The first job of the queue, None when it is empty or suspended."""
+        while True:
+            pipe = self._batch.pipeline()
+            self._beat(pipe, WorkerStatus.IDLE, self.worker_ttl + 60)
+            taken = self._batch.run(pipe, take=True)
+            job = self._taken(taken)
+            if job is not None or taken.job_id is None:
+                return job
+
+    def _wait(self) -> FreshJob | None:
         """Block until a job comes, as RQ does, with a heartbeat each time nothing came."""
-        while timeout is not None and not self._suspended:
+        while not self._suspended:
+            self._waiting = True  # from here on a stop raises; one that came before is seen now
             try:
+                if self._stop_requested:
+                    return None
                 _, job_id = self.queue.lmove(self.connection, self.queue.key, BLOCK)
             except DequeueTimeout:
                 pipe = self.connection.pipeline(transaction=False)
@@ -118,29 +151,40 @@ class FreshWorker(SimpleWorker):
                 pipe.exists(WORKERS_SUSPENDED)
                 self._suspended = bool(pipe.execute()[-1])
                 continue
-            try:
-                fields = self.connection.hgetall(FreshJob.key_for(job_id.decode()))
-                return self._restored(job_id, cast("dict[bytes, bytes]", fields))
-            except NoSuchJobError:
-                self.connection.lrem(self.queue.intermediate_queue_key, 1, job_id)
+            finally:
+                self._waiting = False
+            fields = self.connection.hgetall(FreshJob.redis_job_namespace_prefix.encode() + job_id)
+            job = self._restored(job_id, cast("dict[bytes, bytes]", fields))
+            if job is not None:
+                return job
         return None
 
     def _taken(self, taken: Taken) -> FreshJob | None:
         self._suspended = taken.suspended
-        if taken.job_id is None:
-            return None
-        try:
-            return self._restored(taken.job_id, taken.fields or {})
-        except NoSuchJobError:
-            self.connection.lrem(self.queue.intermediate_queue_key, 1, taken.job_id.decode())
-            return None
+        return None if taken.job_id is None else self._restored(taken.job_id, taken.fields or {})
 
-    def _restored(self, job_id: bytes, fields: dict[bytes, bytes]) -> FreshJob:
-        if not fields:
-            raise NoSuchJobError(job_id)
-        job = FreshJob(job_id.decode(), connection=self.connection, serializer=self.serializer)
-        job.restore(fields)
+    def _restored(self, job_id: bytes, fields: dict[bytes, bytes]) -> FreshJob | None:
+        """The job of this hash; None when there is no such job or it cannot be read: then it is out of the queue, and the
+        reconciler pushes it again if the ledger knows it."""
+        try:
+            job = FreshJob(job_id.decode(), connection=self.connection, serializer=self.serializer)
+            job.restore(fields)
+        except (NoSuchJobError, ValueError, KeyError) as error:
+            if fields:
+                self._refused(repr(job_id), error)
+            self.connection.lrem(self.queue.intermediate_queue_key, 1, cast("str", job_id))
+            return None
         return job
+
+    def _refused(self, job_id: str, error: Exception) -> None:
+        catalog.emit(
+            self.performer.log,
+            catalog.JOB_REFUSED,
+            job_id=job_id,
+            job_name="job",
+            queue=self.queue.name,
+            error_message=said(error),
+        )
 
     # -- doing them ----------------------------------------------------------------------------------------------
 
@@ -150,11 +194,11 @@ class FreshWorker(SimpleWorker):
         execution = self._start(job)
         try:
             performed = self._perform(job)
+        except (*UNREACHABLE, DependencyUnreachable):
+            raise  # how the run ended is not in the ledger: this process ends with it, and its supervisor closes the run
         except Exception as error:  # noqa: BLE001  RQ keeps what could not even be begun
             job.ended_at = now()
-            catalog.emit(
-                self.performer.log, catalog.JOB_REFUSED, job_id=job.id, queue=queue.name, error=str(error)
-            )
+            self._refused(job.id, error)
             self._fail(job, execution, error)
             return
         job.ended_at = now()
@@ -262,4 +306,4 @@ class FreshWorker(SimpleWorker):
 
     def _fail(self, job: FreshJob, execution: Execution, error: Exception) -> None:
         job._status = JobStatus.FAILED
-        self.handle_job_failure(job, self.queue, exc_string=str(error), execution=execution)
+        self.handle_job_failure(job, self.queue, exc_string=said(error), execution=execution)
