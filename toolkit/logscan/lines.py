@@ -44,12 +44,13 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 NEEDLES: Final = (
-    "oreign key constraint", FK_VIOLATION,
+    "gn key constraint", FK_VIOLATION,
     catalog.RUN_PROCESSED.name, catalog.RUN_SKIPPED.name, catalog.RUN_FAILED.name, catalog.RUN_LOST.name,
-    "mage processing completed", "No product drafts found", " processed in ", " skipped: ",
-    "❌", "💀", "ERROR", "FATAL", "PANIC", "CRITICAL", "Error: ", "level=error", '"level":"error"', '"level": "error"',
+    "g completed", "No product drafts found", "ssed in ", "pped: ", "lost: ",
+    "❌", "ERROR", "FATAL", "PANIC", "CRITICAL", "Error: ", "level=error", '"error"',
 )  # fmt: skip
-"""Every line that `read` has anything to say of holds one of these."""
+"""Every line that `read` has anything to say of holds one of these. They are cut so that their first bytes are rare in logs:
+the search looks for those, 16 bytes at a time, and a frequent beginning costs it threefold."""
 
 _CONSTRAINT = re.compile(r"""oreign key constraint[^`"\n]{0,40}\\?[`"]{1,2}([\w.$-]+)""")
 _COMPLETED = re.compile(r"Background image processing completed")
