@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import TEMPLATE, with_database
 from tests.eventually import eventually
 from tests.hosts import Host, ledger_outcomes, worker_host
-from tests.orders import Order, ask, ended_runs, images, new_order, sessions
+from tests.orders import Order, ask, ended_runs, images, new_order, scalar, sessions
 from toolkit.embedded.servers import Servers
 
 Connection = psycopg.Connection
@@ -35,7 +35,7 @@ def redis_url(servers: Servers) -> str:
 
 @pytest.fixture(scope="module")
 def running(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with worker_host(database_url, redis_url, tmp_path_factory.mktemp("host")) as started:
+    with worker_host(database_url, redis_url, tmp_path_factory.mktemp("host"), TOOLKIT_LEASE="4") as started:
         yield started
 
 
@@ -91,7 +91,7 @@ def test_a_worker_killed_before_its_run_began(host: Host, connection: Connection
         (worker,) = host.workers()
         worker.kill()
         eventually(lambda: worker.pid not in pids(host))
-    eventually(lambda: done(connection, job), within=15)
+    eventually(lambda: done(connection, job), within=30)  # at the latest after the lease
     assert whole(connection, order)
     eventually(lambda: agree(host, connection))
 
@@ -161,32 +161,69 @@ def test_a_worker_killed_after_a_first_write_keeps_it(host: Host, connection: Co
     eventually(lambda: agree(host, connection))
 
 
+SLOW_COMMIT = """
+CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON "ImageReviewSession" DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION public.slow();
+"""
+
+
+@pytest.fixture
+def held_commits(connection: Connection) -> Iterator[Callable[[], object]]:
+    """Commits that attach images wait until the test says so."""
+    connection.execute(SLOW_COMMIT)
+    connection.execute("SELECT pg_advisory_lock(7)")
+    yield lambda: connection.execute("SELECT pg_advisory_unlock_all()")
+    connection.execute("SELECT pg_advisory_unlock_all()")
+    connection.execute("DROP FUNCTION public.slow CASCADE")
+
+
 def test_a_worker_killed_between_its_commit_and_its_word_is_counted_once_as_what_it_did(
-    host: Host, connection: Connection
+    host: Host, connection: Connection, held_commits: Callable[[], object]
 ) -> None:
-    """A deferred trigger tells, at the commit, the moment after which the worker is frozen and killed."""
     order = new_order(connection, ["wait:c"])
     job = ask(connection, order)
     host.reached("c")
     (worker,) = host.workers()
-    connection.execute(
-        "CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS $$"
-        " BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END $$;"
-        ' CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON "ImageReviewSession" DEFERRABLE INITIALLY DEFERRED'
-        " FOR EACH ROW EXECUTE FUNCTION public.slow()"
-    )
-    connection.execute("SELECT pg_advisory_lock(7)")
     host.open("c")
     eventually(lambda: writing(connection))  # COMMIT is under way
     worker.suspend()
-    connection.execute("SELECT pg_advisory_unlock(7)")
+    held_commits()
     eventually(lambda: done(connection, job))
     worker.kill()
     eventually(lambda: agree(host, connection))
-    eventually(lambda: host.workers() and worker.pid not in pids(host))
-    connection.execute("DROP FUNCTION public.slow CASCADE")
     assert ended_runs(connection, job) == [("processed", "")]
     assert whole(connection, order)
+
+
+def test_a_worker_killed_while_its_last_commit_is_under_way_is_counted_once_as_what_it_did(
+    host: Host, connection: Connection, held_commits: Callable[[], object]
+) -> None:
+    order = new_order(connection, ["Mug"])
+    deaths = host.log().count("worker.died")
+    job = ask(connection, order)
+    eventually(lambda: writing(connection))
+    (worker,) = host.workers()
+    worker.kill()
+    eventually(lambda: host.log().count("worker.died") > deaths)
+    eventually(lambda: burying(connection) or not writing(connection))
+    held_commits()
+    eventually(lambda: done(connection, job))
+    eventually(lambda: agree(host, connection))
+    assert whole(connection, order)
+
+
+def burying(connection: Connection) -> bool:
+    """The supervisor closes the dead worker's run, and waits for its commit to end."""
+    return (
+        scalar(
+            connection,
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND wait_event_type = 'Lock' AND query LIKE '%%lose_run%%'",
+        )
+        > 0
+    )
 
 
 def test_a_job_that_kills_its_worker_three_times_is_given_up(host: Host, connection: Connection) -> None:
