@@ -77,9 +77,7 @@ SEARCH_FAILED = LogEvent(
     "warning",
 )
 SAVED = LogEvent("images.saved", "   💾 Saved {images} images to database (drafts: {attached})")
-DELETED = LogEvent(
-    "images.draft_deleted", "   ⚠️ Drafts deleted meanwhile: {deleted} - skipped", "warning"
-)
+DELETED = LogEvent("images.draft_deleted", "   ⚠️ Drafts deleted meanwhile: {deleted} - skipped", "warning")
 COMPLETED = LogEvent(
     "images.completed",
     "🖼️🔄 Background image processing completed: processed {seen}/{drafts} drafts, images found for {attached} products",

@@ -31,7 +31,8 @@ POLL = 0.5
 
 @dataclass(slots=True)
 class Relay:
-    """Moves intents of the registry's jobs; what only another release knows is left to it. `run_once()` does one batch and returns how many it moved."""
+    """Moves intents of the registry's jobs; what only another release knows is left to it. `run_once()` does one batch and
+    returns how many it moved."""
 
     database: Database
     broker: redis.Redis
