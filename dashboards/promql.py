@@ -60,6 +60,10 @@ def rate_by_release(counter: str, *labels: str) -> str:
 
 
 def total_by_release(counter: str, *labels: str) -> str:
-    """How many in the whole range, by the release that ran, and by these labels; 0 before the range has a step."""
-    step = f"sum by ({', '.join(('release', *labels))}) (increase({counter}[{WINDOW}]) {RELEASE})"
-    return f"sum_over_time(({step})[{RANGE}:{WINDOW}]) or 0 * {step}"
+    """How many in the whole range, by the release that ran, and by these labels; the newest $__interval may lack.
+
+    An increase over the whole range cannot be split by release. So rates are summed up, in windows that overlap: increases
+    of windows side by side would lose what happens between the last sample of one and the first of the next.
+    """
+    now = rate_by_release(counter, *labels)
+    return f"sum_over_time(({now})[{RANGE}:$__interval]) * $__interval_ms / 1000 or 0 * {now}"

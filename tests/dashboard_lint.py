@@ -145,7 +145,7 @@ def _(board: Board) -> Findings:
     """Stricter than dashboard-linter's: no window is written out."""
     for where, text in texts(board):
         for window in re.findall(r"\[([^]]*)\]", text):
-            if window not in {"$__rate_interval", "$__range", "$__range:$__rate_interval"}:
+            if window not in {"$__rate_interval", "$__range", "$__range:$__interval"}:
                 yield f"{where}: the window [{window}] is not Grafana's"
         if re.search(r"\brate\([^[]*\[\$__range", text):
             yield f"{where}: a rate over the whole range"

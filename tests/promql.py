@@ -22,6 +22,8 @@ FOREIGN: Mapping[str, str] = {
     "process_start_time_seconds": "gauge",
 }  # fmt: skip
 """Metrics of Prometheus itself and of prometheus_client, without labels of their own."""
+GRAFANA = {"$__rate_interval": "4m", "$__interval_ms": "60000", "$__interval": "1m", "$__range": "3h"}
+"""Grafana's variables for times, and what they may be; one that begins another's name comes after it."""
 _SETS = {"and", "or", "unless"}
 
 
@@ -58,8 +60,9 @@ def known() -> dict[str, Metric]:
 
 def parsed(query: str) -> promql.Expr:
     """The query with Grafana's durations filled in; ValueError when it is not PromQL."""
-    filled = query.replace("$__rate_interval", "4m").replace("$__range", "3h")
-    return promql.parse(filled)
+    for name, value in GRAFANA.items():
+        query = query.replace(name, value)
+    return promql.parse(query)
 
 
 def nodes(expr: promql.Expr, *above: promql.Expr) -> Iterator[tuple[promql.Expr, tuple[promql.Expr, ...]]]:
