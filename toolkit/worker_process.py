@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import random
 import signal
 import socket
 import sys
@@ -33,7 +32,6 @@ def main(arguments: list[str]) -> None:
     """Work until told to stop."""
     parent, fd, queue, name = arguments
     die_with(int(parent))  # as the supervisor knew itself: it may be dead by now, and this process an orphan
-    random.seed()
     sender = Sender(socket.socket(fileno=int(fd)))
     with App(Settings.from_env()) as app:
         app.watch("worker", name).start(wait=False)
@@ -46,6 +44,8 @@ def main(arguments: list[str]) -> None:
         sender.ready(os.getpid())
         worker.work(logging_level="WARNING")
     sender.close()
+    if not worker.told_to_stop:  # RQ has logged why
+        sys.exit(1)
 
 
 if __name__ == "__main__":

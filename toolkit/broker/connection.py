@@ -1,7 +1,7 @@
 """The way to Redis or Valkey: redis://, rediss://, unix://, and Sentinel as redis+sentinel://host:port,host:port/service/db.
 
 Every call that can fail because the broker is away raises redis.exceptions.ConnectionError or TimeoutError; BROKER_AWAY
-names them for callers that can wait.
+names them for callers that can wait. A broker that hangs counts as away after ANSWER_WITHIN (5 s).
 """
 
 from __future__ import annotations
@@ -23,12 +23,22 @@ BROKER_AWAY = (
 )
 """The broker is stopped, restarting, loading or out of reach."""
 
+BROKER_TROUBLE = redis.exceptions.RedisError
+"""All that the broker, or the way to it, may answer instead: also "out of memory" and "read only"."""
+
+ANSWER_WITHIN = 5.0
+"""Seconds for each answer of a broker that has accepted the connection, and once more. (RQ's workers set their own.)"""
+
 _SENTINEL = "redis+sentinel"
 
 
 def connect(url: str) -> redis.Redis:
     """A client with a pool; it connects on first use. Raises SettingError for a URL that cannot be read."""
-    options = {"socket_connect_timeout": 5, "retry": Retry(NoBackoff(), 1)}
+    options = {
+        "socket_connect_timeout": 5,
+        "socket_timeout": ANSWER_WITHIN,
+        "retry": Retry(NoBackoff(), 1),
+    }
     try:
         if urlsplit(url).scheme == _SENTINEL:
             return _through_sentinel(url, options)
@@ -62,6 +72,6 @@ def _through_sentinel(url: str, options: dict[str, object]) -> redis.Redis:
         raise ValueError("the path must name the Sentinel service")
     user, _, password = credentials.partition(":")
     login = {"username": unquote(user) or None, "password": unquote(password) or None} if credentials else {}
-    sentinel = Sentinel(nodes, socket_connect_timeout=5)  # type: ignore[no-untyped-call]
+    sentinel = Sentinel(nodes, socket_connect_timeout=5, socket_timeout=ANSWER_WITHIN)  # type: ignore[no-untyped-call]
     client: redis.Redis = sentinel.master_for(service, db=int(db or 0), **options, **login)  # type: ignore[no-untyped-call]
     return client

@@ -1,7 +1,9 @@
 """The supervisor's chores, each on its own interval, one thread: leases, lost hosts, reconciliation, RQ's scheduler, gauges.
 
-A chore that fails because PostgreSQL or the broker is away is told once when it begins and once when it is over, and tried
-again at its next time. `run_once(now)` does what is due and returns the names of what it did.
+A chore that fails because PostgreSQL or the broker is away, or refuses, is told once when that begins and once when it is
+over, and tried again at its next time. `run_once(now)` does what is due and returns the names of what it did.
+
+When PostgreSQL comes back, every lease may have run out: runs are given up only after all hosts have had the time to renew.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Lock
 from types import MappingProxyType
 
 import redis
@@ -19,11 +22,11 @@ from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
 from toolkit.broker import view
-from toolkit.broker.connection import BROKER_AWAY
+from toolkit.broker.connection import BROKER_TROUBLE
 from toolkit.broker.reconcile import Reconciler
 from toolkit.errors import DependencyUnreachable
 from toolkit.ledger import intents, runs, traces
-from toolkit.ledger.database import UNREACHABLE, Database
+from toolkit.ledger.database import TROUBLE, Database
 from toolkit.telemetry import catalog
 from toolkit.telemetry.logs import Log
 from toolkit.telemetry.metrics import Metrics
@@ -31,38 +34,55 @@ from toolkit.telemetry.metrics import Metrics
 
 @dataclass(slots=True)
 class Outages:
-    """Which dependencies are away right now, for the log (told once) and for /readyz."""
+    """Which dependencies are away right now, or refuse what they are asked: for the log (told once) and for /readyz. Safe to
+    use from many threads.
+
+    Each has its own word for whoever met it, and it is over when all of them got on: one who may only look at a broker that
+    takes no more writes does not call it well.
+    """
 
     log: Log
-    away: dict[str, str] = field(default_factory=dict)
+    _met: dict[tuple[str, str], str] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
 
-    def began(self, dependency: str, error: BaseException) -> None:
-        """`database` or `broker` does not answer."""
+    @property
+    def away(self) -> dict[str, str]:
+        """`database`, `broker`, both or none, and what they said."""
+        with self._lock:
+            return {dependency: message for (dependency, _), message in self._met.items()}
+
+    def guard(self, action: Callable[[], object], *dependencies: str, by: str) -> bool:
+        """Do `action` for `by`; False when one of its dependencies was away."""
+        try:
+            action()
+        except (*TROUBLE, DependencyUnreachable) as error:
+            self._began("database", by, error)
+            return False
+        except BROKER_TROUBLE as error:
+            self._began("broker", by, error)
+            return False
+        for dependency in dependencies:
+            self._over(dependency, by)
+        return True
+
+    def _began(self, dependency: str, by: str, error: BaseException) -> None:
         message = " ".join(str(error).split())
-        if dependency not in self.away:
+        with self._lock:
+            new = not self._has(dependency)
+            self._met[dependency, by] = message
+        if new:
             event = catalog.DATABASE_UNREACHABLE if dependency == "database" else catalog.BROKER_UNREACHABLE
             catalog.emit(self.log, event, error_message=message)
-        self.away[dependency] = message
 
-    def over(self, dependency: str) -> None:
-        """It answers."""
-        if self.away.pop(dependency, None) is not None:
+    def _over(self, dependency: str, by: str) -> None:
+        with self._lock:
+            over = self._met.pop((dependency, by), None) is not None and not self._has(dependency)
+        if over:
             event = catalog.DATABASE_REACHED if dependency == "database" else catalog.BROKER_REACHED
             catalog.emit(self.log, event)
 
-    def guard(self, action: Callable[[], object], *dependencies: str) -> bool:
-        """Do `action`; False when one of its dependencies was away."""
-        try:
-            action()
-        except (*UNREACHABLE, DependencyUnreachable) as error:
-            self.began("database", error)
-            return False
-        except BROKER_AWAY as error:
-            self.began("broker", error)
-            return False
-        for dependency in dependencies:
-            self.over(dependency)
-        return True
+    def _has(self, dependency: str) -> bool:
+        return any(met == dependency for met, _ in self._met)
 
 
 @dataclass(slots=True)
@@ -75,7 +95,7 @@ class _Chore:
 
 class Keeper:
     """The chores of one supervisor. `workers()` names its living worker processes; `more`: other rooms' chores, by name, with
-    the seconds between two times."""
+    the seconds between two times; they need the database."""
 
     def __init__(
         self,
@@ -119,16 +139,25 @@ class Keeper:
             "ask database": _Chore(5.0, self._ask_database, ("database",)),
             "ask broker": _Chore(5.0, self._ask_broker, ("broker",)),
             "prune": _Chore(300.0, self._prune, both),
-        } | {name: _Chore(every, action, ()) for name, (every, action) in more.items()}
+        } | {name: _Chore(every, action, ("database",)) for name, (every, action) in more.items()}
 
     def run_once(self, now: float) -> list[str]:
         """Do every chore that is due at `now` (monotonic seconds); returns the names of those that succeeded."""
         done = []
+        away: set[str] = (
+            set()
+        )  # met in this round: nobody waits for it a second time, and leases are renewed in time
         for name, chore in self._chores.items():
-            if now >= chore.due:
-                if self._outages.guard(chore.action, *chore.needs):
-                    done.append(name)
-                chore.due = now + chore.every
+            if now < chore.due or away & set(chore.needs):
+                continue
+            chore.due = now + chore.every
+            if self._outages.guard(chore.action, *chore.needs, by=name):
+                done.append(name)
+            else:
+                away |= set(chore.needs) & self._outages.away.keys()
+        if "database" in away:
+            lose = self._chores["lose"]
+            lose.due = max(lose.due, now + self._lease / 3 + 1.0)
         if self._looks_soon and now >= self._chores["reconcile"].due - 9.5:
             self._looks_soon -= 1
             self._hurried = True
@@ -208,9 +237,4 @@ class Keeper:
 
     def release(self) -> None:
         """Give RQ's scheduler lock back."""
-        self._outages.guard(self._scheduler.release_locks, "broker")
-
-
-def monotonic() -> float:
-    """The keeper's clock."""
-    return time.monotonic()
+        self._outages.guard(self._scheduler.release_locks, by="release")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from threading import Lock
 
 from toolkit.ledger import traces
 from toolkit.ledger.database import Database
@@ -25,25 +26,28 @@ class SpanStore:
         self._database = database
         self._on_drop = on_drop
         self._limit = limit
-        self._waiting: deque[tuple[traces.TraceChunk, int]] = deque()
+        self._waiting: deque[traces.TraceChunk] = deque()
         self._bytes = 0
+        self._lock = Lock()  # of `_bytes`: added to by one thread, taken from by another
 
     def add(self, chunk: traces.TraceChunk, count: int) -> None:
         """Take a chunk of `count` spans; never waits."""
-        if self._bytes + len(chunk.spans) > self._limit:
+        with self._lock:
+            fits = self._bytes + len(chunk.spans) <= self._limit
+            if fits:
+                self._waiting.append(chunk)
+                self._bytes += len(chunk.spans)
+        if not fits:
             self._on_drop("spans", "queue_full", count)
-            return
-        self._waiting.append((chunk, count))
-        self._bytes += len(chunk.spans)
 
     def run_once(self) -> int:
         """Write what waits, at most a batch; returns how many chunks. Raises when PostgreSQL is away, losing nothing."""
-        batch = [self._waiting[place][0] for place in range(min(BATCH, len(self._waiting)))]
+        batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
         if not batch:
             return 0
         with self._database.session() as session:
             traces.store(session, batch)
-        for _ in batch:
-            chunk, _ = self._waiting.popleft()
-            self._bytes -= len(chunk.spans)
+        with self._lock:
+            for _ in batch:
+                self._bytes -= len(self._waiting.popleft().spans)
         return len(batch)

@@ -7,8 +7,9 @@ sockets, and a thread each for what may wait: relay, keeper, span store.
 A worker that dies is replaced at once, its open run is closed as lost with the signal's name, and its job is queued again.
 SIGTERM: workers finish the job in hand; a second one ends them. Emits: supervisor.*, worker.*.
 
-Defaults: a worker that overruns its job's time limit by GRACE seconds is killed; one that dies within 5 s of its start is
-replaced after 1 s, doubling up to 30 s. None is started while PostgreSQL or the broker is away.
+Defaults: a worker that overruns its job's time limit by GRACE seconds is killed, and so is one that has closed its socket and
+does not end. When several in a row die within 5 s of their start and before any run, the second is replaced after 1 s, doubling
+up to 30 s. None is started while PostgreSQL or the broker is away.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from threading import Event, Thread
 
 import redis
@@ -67,6 +70,8 @@ class WorkerProcess:
     running_since: float = 0.0
     told: datetime | None = None
     """When the last run that it told the end of had started."""
+    silent_since: float | None = None
+    """Since when its socket is closed."""
 
     @property
     def state(self) -> str:
@@ -85,7 +90,7 @@ class _Slot:
     queue: str
     worker: WorkerProcess | None = None
     next_start: float = 0.0
-    wait: float = 1.0
+    wait: float = 0.0
 
 
 @dataclass(slots=True)
@@ -117,7 +122,7 @@ class Supervisor:
 
     def workers(self) -> list[str]:
         """Names of the living worker processes."""
-        return [slot.worker.name for slot in list(self._slots) if slot.worker is not None]
+        return [worker.name for slot in list(self._slots) if (worker := slot.worker) is not None]
 
     def alive(self) -> bool:
         """True while the loop turns and its threads live."""
@@ -128,8 +133,7 @@ class Supervisor:
         reasons = [
             f"{name} does not answer: {message}" for name, message in sorted(self.outages.away.items())
         ]
-        ready = sum(slot.worker is not None and slot.worker.ready for slot in self._slots)
-        if not ready:
+        if not any((worker := slot.worker) is not None and worker.ready for slot in self._slots):
             reasons.append("no worker process is ready")
         return reasons
 
@@ -159,7 +163,7 @@ class Supervisor:
             ended.set()
             for thread in self._threads:
                 thread.join(timeout=5)
-            self.outages.guard(self.spans.run_once)
+            self.outages.guard(self._write_spans, by="spans")
             self.keeper.release()
             self.doorbell.close()
             catalog.emit(self.log, catalog.SUPERVISOR_STOPPED)
@@ -182,6 +186,8 @@ class Supervisor:
                 limit = worker.running.timeout
                 if now - worker.running_since > limit + min(GRACE, limit):
                     worker.popen.kill()
+            elif worker is not None and worker.silent_since is not None and now > worker.silent_since + GRACE:
+                worker.popen.kill()
         self._bury()
         states = Counter(slot.worker.state for slot in self._slots if slot.worker is not None)
         self.metrics.set_workers(states)
@@ -208,9 +214,11 @@ class Supervisor:
             self._hear(worker, message)
         if worker.receiver.eof:
             self._hang_up(worker)
-            worker.popen.wait()
+            with suppress(subprocess.TimeoutExpired):  # it is about to end; nobody else waits long for that
+                worker.popen.wait(TICK)
 
     def _hang_up(self, worker: WorkerProcess) -> None:
+        worker.silent_since = time.monotonic()
         if worker.socket.fileno() >= 0:
             self._selector.unregister(worker.socket)
             worker.socket.close()
@@ -241,15 +249,15 @@ class Supervisor:
                 self._hear(worker, message)
             self._hang_up(worker)
         code = worker.popen.returncode
-        error_type = signal.Signals(-code).name if code < 0 else f"EXIT_{code}"
+        error_type = _ending(code)
         slot.worker = None
         lived = time.monotonic() - worker.started
-        if lived < _QUICK_DEATH and not worker.ready:
-            slot.next_start = time.monotonic() + slot.wait
-            slot.wait = min(30.0, slot.wait * 2)
+        if lived < _QUICK_DEATH and worker.running is None and worker.told is None:
+            slot.next_start = max(slot.next_start, time.monotonic() + slot.wait)
+            slot.wait = min(30.0, max(1.0, slot.wait * 2))
         else:
-            slot.wait = 1.0
-        if not (worker.stopping and code == 0):
+            slot.wait = 0.0
+        if not (worker.stopping and code in {0, -signal.SIGTERM}):
             catalog.emit(
                 self.log, catalog.WORKER_DIED, worker=worker.name, pid=worker.popen.pid, error_type=error_type
             )
@@ -260,7 +268,8 @@ class Supervisor:
         """See to the dead, again and again until PostgreSQL and the broker have both taken it."""
         while self._unburied:
             worker, error_type = self._unburied[0]
-            if not self.outages.guard(lambda: self._bury_one(worker, error_type), "database", "broker"):  # noqa: B023  called here
+            bury = partial(self._bury_one, worker, error_type)
+            if not self.outages.guard(bury, "database", "broker", by="burial"):
                 return
             self._unburied.pop(0)
 
@@ -288,9 +297,9 @@ class Supervisor:
                 for slot in self._slots:
                     if slot.worker is not None:
                         slot.worker.popen.kill()
-                if self.outages.away and not any(slot.worker for slot in self._slots):
-                    return  # the leases will tell another host
             self.run_once(TICK)
+            if self.outages.away and not any(slot.worker for slot in self._slots):
+                return  # they cannot be buried now: the leases will tell another host
 
     # -- threads -------------------------------------------------------------------------------------------------
 
@@ -302,7 +311,7 @@ class Supervisor:
                 nonlocal moved
                 moved = self.relay.run_once()
 
-            if not self.outages.guard(move):
+            if not self.outages.guard(move, "database", "broker", by="relay"):
                 ended.wait(POLL)
             elif not moved:
                 self.doorbell.wait(POLL, ended)
@@ -313,16 +322,20 @@ class Supervisor:
             ended.wait(0.25)
 
     def _spans_loop(self, ended: Event) -> None:
-        while not ended.is_set():
-            written = 0
+        while not ended.wait(0.3):
+            self.outages.guard(self._write_spans, "database", by="spans")
 
-            def write() -> None:
-                nonlocal written
-                written = self.spans.run_once()
+    def _write_spans(self) -> None:
+        while self.spans.run_once():
+            pass
 
-            self.outages.guard(write)
-            if not written:
-                ended.wait(0.3)
+
+def _ending(code: int) -> str:
+    """How a process ended: the signal's name, or its exit code."""
+    try:
+        return signal.Signals(-code).name if code < 0 else f"EXIT_{code}"
+    except ValueError:
+        return f"SIGNAL_{-code}"
 
 
 def identity(host: str) -> str:

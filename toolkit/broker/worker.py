@@ -115,9 +115,14 @@ class FreshWorker(SimpleWorker):
     def _shutdown(self) -> None:
         """SIGTERM while it waits for a job: stop at once. Else stop after what is in hand: RQ's exception would fall into the
         middle of a round trip and leave the job that comes with it in nobody's hand."""
+        self._stop_requested = True
         if self._waiting:
             raise StopRequested
-        self._stop_requested = True
+
+    @property
+    def told_to_stop(self) -> bool:
+        """False when `work` ended for any other reason."""
+        return self._stop_requested
 
     def teardown(self) -> None:
         """RQ's; and the job that was taken and not begun goes back, first in its queue."""

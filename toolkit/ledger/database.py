@@ -35,6 +35,10 @@ UNREACHABLE = (
 """What a stopped, restarting or overloaded server raises. Lock time-outs and deadlocks are OperationalErrors too."""
 
 
+TROUBLE = (psycopg.Error, sa.exc.SQLAlchemyError)
+"""All that PostgreSQL, or the way to it, may answer instead of doing what it was asked: also "permission denied"."""
+
+
 def is_connection_loss(error: BaseException) -> bool:
     """True when `error` says that the server went away or cannot be reached, not that a statement was wrong."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
