@@ -20,8 +20,10 @@ BROKER_AWAY = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
     redis.exceptions.BusyLoadingError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
 )
-"""The broker is stopped, restarting, loading or out of reach."""
+"""The broker is stopped, restarting, loading, out of reach, being failed over, or full."""
 
 BROKER_TROUBLE = redis.exceptions.RedisError
 """All that the broker, or the way to it, may answer instead: also "out of memory" and "read only"."""
