@@ -24,7 +24,8 @@ GRANT SELECT ON "Merchant", "PurchaseOrder", "POLineItem", "ProductDraft", "Prod
 GRANT UPDATE (name) ON "Merchant" TO toolkit_worker, toolkit_operator;
 GRANT UPDATE (status) ON "PurchaseOrder", "ProductDraft" TO toolkit_worker, toolkit_operator;
 GRANT SELECT, INSERT ON "ProductImage", "ImageReviewSession", "ImageReviewItem" TO toolkit_worker, toolkit_operator;
-GRANT SELECT ON ALL TABLES IN SCHEMA public TO toolkit_observer;
+GRANT SELECT ON "Merchant", "PurchaseOrder", "POLineItem", "ProductDraft", "ProductImage", "ImageReviewSession",
+    "ImageReviewItem", "WorkflowExecution" TO toolkit_observer;
 """
 
 

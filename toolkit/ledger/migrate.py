@@ -23,6 +23,12 @@ from toolkit.ledger.database import Database, run_script
 
 _LOCK = 0x66726573  # "fres": the advisory lock of migrations
 _ROLES = Path(__file__).parent / "roles.sql"
+_NOT_GRANTED = (
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedObject,
+)
 _JSON_TYPES = {"string", "integer", "number", "boolean"}
 
 
@@ -83,17 +89,18 @@ def migrate(database: Database, registry: Registry) -> Migrated:
 
 
 def _write_roles(database: Database, registry: Registry) -> str:
-    """Roles are the cluster's, and may need rights that this login lacks: then say so and go on."""
-    try:
-        with database.begin() as connection:
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-            run_script(connection, _ROLES.read_text(encoding="utf-8"))
-            for spec in registry:
-                if spec.grants:
-                    run_script(connection, spec.grants)
-    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable) as error:
-        return f"not written: {' '.join(str(error).split())}"
-    return "written"
+    """Roles are the cluster's, and may need rights that this login lacks, or tables that a job's own grants name may not be
+    there: then say so and go on."""
+    scripts = [_ROLES.read_text(encoding="utf-8"), *(spec.grants for spec in registry if spec.grants)]
+    missing: list[str] = []
+    for script in scripts:
+        try:
+            with database.begin() as connection:
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+                run_script(connection, script)
+        except _NOT_GRANTED as error:
+            missing.append(" ".join(str(error).split()))
+    return f"not written: {'; '.join(missing)}" if missing else "written"
 
 
 def _register(connection: sa.Connection, spec: JobSpec) -> None:

@@ -1,5 +1,5 @@
 -- The four roles of the ledger. They are group roles without login: grant them to the logins of your programs.
---   toolkit_app       a program that asks for jobs
+--   toolkit_app       a program that asks for jobs (one that runs them itself in synchronous mode is a toolkit_worker, too)
 --   toolkit_worker    workers and supervisors: write runs, and images through each job's own grants
 --   toolkit_operator  an engineer on call: all that the worker may, and audit, replay, toggle
 --   toolkit_observer  reads everything, writes nothing
@@ -20,7 +20,9 @@ GRANT EXECUTE ON FUNCTION toolkit.enqueue TO toolkit_app, toolkit_worker, toolki
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA toolkit TO toolkit_worker, toolkit_operator;
 GRANT SELECT ON ALL TABLES IN SCHEMA toolkit TO toolkit_worker, toolkit_operator, toolkit_observer;
 GRANT INSERT, UPDATE ON toolkit.intent, toolkit.run TO toolkit_worker, toolkit_operator;
-GRANT INSERT, DELETE ON toolkit.trace TO toolkit_worker, toolkit_operator, toolkit_app;
+GRANT INSERT, DELETE ON toolkit.trace TO toolkit_worker, toolkit_operator;
+GRANT INSERT ON toolkit.trace TO toolkit_app;
+GRANT SELECT ON toolkit.alembic_version TO toolkit_app; -- is this database of my release?
 GRANT USAGE ON SEQUENCE toolkit.fence TO toolkit_worker, toolkit_operator;
 GRANT INSERT ON toolkit.audit TO toolkit_operator;
 
