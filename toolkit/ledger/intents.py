@@ -64,7 +64,8 @@ def ask(
 ) -> str:
     """Ask for a job in the caller's transaction; returns its job_id. `context`: W3C traceparent and tracestate.
 
-    Raises PayloadRefused before the database is asked, NotInitialised when schema `toolkit` is not there.
+    Raises PayloadRefused before the database is asked, NotInitialised when schema `toolkit` is not there or does not know the
+    job as this release does.
     """
     raw = spec.encode(payload).decode()
     carried = context or {}
@@ -85,6 +86,15 @@ def ask(
     except sa.exc.ProgrammingError as error:
         if isinstance(error.orig, psycopg.errors.InvalidSchemaName | psycopg.errors.UndefinedFunction):
             raise NotInitialised("schema toolkit is missing", remedy="run `toolkit init`") from error
+        raise
+    except sa.exc.DataError as error:
+        if isinstance(
+            error.orig, psycopg.errors.InvalidParameterValue
+        ):  # our guard took it: the database's is of another release
+            raise NotInitialised(
+                f"the database refuses what this release asks for: {error.orig.diag.message_primary}",
+                remedy="run `toolkit init`",
+            ) from error
         raise
     return job_id
 
