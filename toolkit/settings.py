@@ -279,7 +279,7 @@ class Settings:
             rows.append(
                 {
                     "variable": variable,
-                    "value": masked(shown) if item.metadata["secret"] else shown,
+                    "value": masked(shown) if item.metadata["secret"] else redact.text(shown),
                     "source": "environment" if variable in self.given else "default",
                     "meaning": item.metadata["meaning"],
                 }
