@@ -110,6 +110,7 @@ def _page(one: Stack, drilled: Drilled, began: float, within: float) -> float:
         within=within,
         what=f"page for {drilled.alert}",
     )
+    assert told is not None
     if told.path != PATHS[drilled.severity]:
         raise TimeoutError(f"it came to {told.path}, not to {PATHS[drilled.severity]}")
     first = min(each.at for each in one.receiver.told if each.alert == drilled.alert and each.at > began)
@@ -132,14 +133,19 @@ def severities() -> dict[str, str]:
     }
 
 
-def last_drill(drilled: Drilled, day: str) -> str:
-    """The section's text."""
-    where = f"{platform.system()}, Python {platform.python_version()}"
-    return (
-        f"{day}, `scripts/drill` on {where}; a minute of the rules was a second:\n\n"
-        "| cause to page | cause to mitigated | cause to resolved | commands run as written |\n|---|---|---|---|\n"
-        f"| {drilled.paged:.1f} s | {drilled.mitigated:.1f} s | {drilled.resolved:.1f} s | {drilled.commands} |\n"
+def last_drill(drills: Sequence[Drilled], day: str) -> str:
+    """The section's text: what was measured, in seconds."""
+    head = (
+        f"{day}, `scripts/drill` on {platform.system()}, Python {platform.python_version()}; a minute of the rules was a second:",
+        "",
+        "| alert | cause to page | cause to mitigated | cause to resolved | commands run as written |",
+        "|---|---|---|---|---|",
     )
+    rows = (
+        f"| {one.alert} | {one.paged:.1f} s | {one.mitigated:.1f} s | {one.resolved:.1f} s | {one.commands} |"
+        for one in drills
+    )
+    return "\n".join((*head, *rows))
 
 
 def main() -> int:
@@ -180,12 +186,20 @@ def main() -> int:
         f"\n{len(drills) - len(failed)} of {len(drills)} drills as written, in {time.monotonic() - began:.0f} s"
     )
     if options.write:
-        day = f"{datetime.now(UTC):%Y-%m-%d}"
-        for drilled in drills:
-            page = ROOT / "runbooks" / f"{drilled.alert}.md"
-            if not drilled.problem:
-                page.write_text(runbook.with_last_drill(page.read_text(), last_drill(drilled, day)))
+        _write(drills)
     return 1 if failed else 0
+
+
+def _write(drills: Sequence[Drilled]) -> None:
+    """Last drill of each page, and of the index when every alert was drilled."""
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    good = [drilled for drilled in drills if not drilled.problem]
+    sections = {drilled.alert: last_drill([drilled], day) for drilled in good}
+    if len(good) == len(SCENARIOS):
+        sections["README"] = last_drill(sorted(good, key=lambda drilled: drilled.alert), day)
+    for name, section in sections.items():
+        page = ROOT / "runbooks" / f"{name}.md"
+        page.write_text(runbook.with_last_drill(page.read_text(), section))
 
 
 def _line(drilled: Drilled) -> str:

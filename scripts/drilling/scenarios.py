@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import psutil
@@ -44,7 +45,7 @@ class Scenario:
 def _draft_goes_while_searched(stack: Stack) -> None:
     with stack.shop.hold("MUG-01") as held:
         drafts = stack.order()
-        held.reached.wait(20)
+        until(held.reached.is_set, within=60, what="the search")
         stack.execute('DELETE FROM "ProductDraft" WHERE id = %s', drafts["MUG-01"])
 
 
@@ -129,8 +130,7 @@ def _freeze(stack: Stack) -> None:
 
 
 def _wave(stack: Stack) -> None:
-    for _ in range(200):
-        stack.order(tuple(stack.shop.products))
+    stack.orders(250)
 
 
 def _three_deaths(stack: Stack) -> None:
@@ -138,12 +138,12 @@ def _three_deaths(stack: Stack) -> None:
     with stack.shop.hold("MUG-01"):
         stack.order()
         for deaths in range(3):
-            until(lambda: _searching(stack), within=30, what="a search")[0].kill()
-            until(
-                lambda seen=deaths: stack.value("job_runs_total", outcome="lost") > seen,
-                within=30,
-                what="a lost run",
-            )
+            until(lambda: _searching(stack), within=60, what="a search")[0].kill()
+            until(partial(_lost_more_than, stack, deaths), within=30, what="a lost run")
+
+
+def _lost_more_than(stack: Stack, runs: int) -> bool:
+    return stack.value("job_runs_total", outcome="lost") > runs
 
 
 def _searching(stack: Stack) -> list[psutil.Process]:

@@ -74,36 +74,47 @@ class Stack:
     def order(self, skus: Sequence[str] = ("MUG-01", "LAMP-02"), *, delete: bool = False) -> dict[str, str]:
         """An order with a draft a sku, and the request for its job, in one transaction; the draft's id by sku. `delete`:
         something else deletes the drafts at once."""
-        stem = f"{next(_numbers):05}{uuid.uuid4().hex[:8]}"
-        drafts = {sku: f"d{stem}{at}" for at, sku in enumerate(skus)}
         with psycopg.connect(self.found.postgres.url) as connection:
+            return self._write(connection, skus, delete=delete)
+
+    def orders(self, count: int) -> None:
+        """So many orders of all that the shop has, committed in one moment."""
+        with psycopg.connect(self.found.postgres.url) as connection, connection.pipeline():
+            for _ in range(count):
+                self._write(connection, tuple(self.shop.products))
+
+    def _write(
+        self, connection: psycopg.Connection, skus: Sequence[str], *, delete: bool = False
+    ) -> dict[str, str]:
+        stem = f"{next(_numbers):05}{uuid.uuid4().hex[:8]}"
+        order = f"po{stem}"
+        drafts = {sku: f"d{stem}{at}" for at, sku in enumerate(skus)}
+        connection.execute(
+            'INSERT INTO "Merchant" (id, name) VALUES (%s, %s) ON CONFLICT DO NOTHING', (MERCHANT, "Drill")
+        )
+        connection.execute(
+            'INSERT INTO "PurchaseOrder" (id, "merchantId", number, status, "updatedAt")'
+            " VALUES (%s, %s, %s, 'imported', now())",
+            (order, MERCHANT, stem),
+        )
+        for sku, draft in drafts.items():
             connection.execute(
-                'INSERT INTO "Merchant" (id, name) VALUES (%s, %s) ON CONFLICT DO NOTHING',
-                (MERCHANT, "Drill"),
+                'INSERT INTO "POLineItem" (id, "purchaseOrderId", sku, "productName", quantity, "unitCost", "productUrl")'
+                " VALUES (%s, %s, %s, %s, 1, 1, %s)",
+                (f"l{draft}", order, sku, sku, self.shop.product_url(sku)),
             )
             connection.execute(
-                'INSERT INTO "PurchaseOrder" (id, "merchantId", number, status, "updatedAt")'
-                " VALUES (%s, %s, %s, 'imported', now())",
-                (f"po{stem}", MERCHANT, stem),
+                'INSERT INTO "ProductDraft" (id, "purchaseOrderId", "lineItemId", "merchantId", title, status, "updatedAt")'
+                " VALUES (%s, %s, %s, %s, %s, 'draft', now())",
+                (draft, order, f"l{draft}", MERCHANT, sku),
             )
-            for sku, draft in drafts.items():
-                connection.execute(
-                    'INSERT INTO "POLineItem" (id, "purchaseOrderId", sku, "productName", quantity, "unitCost", "productUrl")'
-                    " VALUES (%s, %s, %s, %s, 1, 1, %s)",
-                    (f"l{draft}", f"po{stem}", sku, sku, self.shop.product_url(sku)),
-                )
-                connection.execute(
-                    'INSERT INTO "ProductDraft" (id, "purchaseOrderId", "lineItemId", "merchantId", title, status, "updatedAt")'
-                    " VALUES (%s, %s, %s, %s, %s, 'draft', now())",
-                    (draft, f"po{stem}", f"l{draft}", MERCHANT, sku),
-                )
-            connection.execute(
-                "SELECT toolkit.enqueue('background-image-processing',"
-                " jsonb_build_object('purchaseOrderId', %s::text, 'merchantId', %s::text))",
-                (f"po{stem}", MERCHANT),
-            )
-            if delete:
-                connection.execute('DELETE FROM "ProductDraft" WHERE "purchaseOrderId" = %s', (f"po{stem}",))
+        connection.execute(
+            "SELECT toolkit.enqueue('background-image-processing',"
+            " jsonb_build_object('purchaseOrderId', %s::text, 'merchantId', %s::text))",
+            (order, MERCHANT),
+        )
+        if delete:
+            connection.execute('DELETE FROM "ProductDraft" WHERE "purchaseOrderId" = %s', (order,))
         return drafts
 
     def execute(self, statement: LiteralString, *values: str) -> None:
