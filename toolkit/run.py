@@ -129,11 +129,6 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     replay_of: str | None = None
     retry_in: float | None = None  # seconds until the next attempt; None: this was the last
 
-    @property
-    def final(self) -> bool:
-        """True when the job needs no further run: it ended, or its retries are used up."""
-        return self.outcome is not Outcome.LOST and self.retry_in is None
-
 
 def record(run: Run, result: Result, *, failure: Failure | None = None, worker: str, host: str, finished_at: datetime,
            duration: float, trace_id: str = "", span_id: str = "", retry_in: float | None = None) -> RunRecord:  # fmt: skip
