@@ -46,6 +46,7 @@ class Heard:
     begun: list[Run] = field(default_factory=list)
     records: list[RunRecord] = field(default_factory=list)
     told: list[tuple[str, str, bytes, int]] = field(default_factory=list)
+    lost: list[tuple[str, str, int]] = field(default_factory=list)
 
     def began(self, run: Run, timeout: float, trace_id: str) -> None:  # noqa: ARG002  Sink's words
         self.begun.append(run)
@@ -55,6 +56,9 @@ class Heard:
 
     def spans(self, trace_id: str, job_id: str, run_id: str, data: bytes, count: int) -> None:  # noqa: ARG002
         self.told.append((trace_id, job_id, data, count))
+
+    def dropped(self, signal: str, reason: str, count: int = 1) -> None:
+        self.lost.append((signal, reason, count))
 
 
 class CountingDatabase(Database):

@@ -72,7 +72,10 @@ class App:
     @cached_property
     def database_url(self) -> str:
         """DATABASE_URL, or the embedded PostgreSQL's. Raises DependencyUnreachable when there is neither."""
-        return self.settings.database_url or self._embedded("postgres", "DATABASE_URL")
+        given = self.settings.database_url or self._embedded("postgres", "DATABASE_URL")
+        return given.replace(
+            "postgresql+psycopg://", "postgresql://", 1
+        )  # SQLAlchemy's form, which psycopg does not read
 
     @cached_property
     def redis_url(self) -> str:

@@ -39,3 +39,6 @@ class LedgerSink:
                 store(session, [TraceChunk(trace_id, job_id, data)])
         except (*UNREACHABLE, DependencyUnreachable):
             return
+
+    def dropped(self, signal: str, reason: str, count: int = 1) -> None:
+        """An importer has no /metrics to count it in."""

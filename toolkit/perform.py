@@ -71,6 +71,9 @@ class Sink(Protocol):
     def spans(self, trace_id: str, job_id: str, run_id: str, data: bytes, count: int) -> None:
         """The finished spans of a run, as OTLP bytes."""
 
+    def dropped(self, signal: str, reason: str, count: int = 1) -> None:
+        """Telemetry that was lost before it came here; words of the catalog."""
+
 
 @dataclass(slots=True)
 class GuardedWrite:
@@ -211,6 +214,8 @@ class Performer:
             self.sink.ended(ended)
         data, count = self.tracing.take()
         self.sink.spans(trace_id, run.job_id, run.run_id, data, count)
+        if lost := self.tracing.take_dropped():
+            self.sink.dropped("spans", "buffer_full", lost)
         return Performed(record=ended, answer=_answer(ended))
 
     def _begin(self, job_id: str, mode: Mode) -> runs.Begun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from toolkit.run import Mode, Result, RunRecord
 from toolkit.settings import Settings
 from toolkit.telemetry.metrics import Metrics
 from toolkit.telemetry.otlp import read_spans
+from toolkit.telemetry.traces import Tracing
 
 Connection = psycopg.Connection
 
@@ -365,3 +367,15 @@ def test_searches_are_told_even_when_none_of_them_brought_anything(
     record = ended(perform(database_url, job, Scripted({"down": failing()})))
     assert record.reason == "transient"
     assert [sample.labels for sample in record.samples] == [("product_page", "transient")] * 2
+
+
+def test_spans_that_found_no_room_are_told_to_the_sink(database_url: str, connection: Connection) -> None:
+    order = new_order(connection)
+    job = ask(connection, order)
+    sink = Heard()
+    with performing(database_url, sink=sink) as performer:
+        tracing = Tracing("freshfetch", "1", limit=2)
+        dataclasses.replace(performer, tracing=tracing).perform(job, mode=Mode.ASYNC)
+    (lost,) = sink.lost
+    assert lost[:2] == ("spans", "buffer_full")
+    assert lost[2] > 0

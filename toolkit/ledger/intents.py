@@ -158,10 +158,11 @@ def overdue(session: Session, job_names: Sequence[str], *, before: datetime) -> 
 
 
 def open_among(session: Session, job_ids: Sequence[str]) -> list[Intent]:
-    """Those of these jobs that still need a run."""
+    """Those of these jobs that still need a run, and that no toggle holds."""
     with session.cursor(row_factory=class_row(Intent)) as cursor:
         return cursor.execute(
-            f"SELECT {_COLUMNS} FROM toolkit.intent WHERE job_id = ANY(%s) AND done_at IS NULL",
+            f"SELECT {_COLUMNS} FROM toolkit.intent WHERE job_id = ANY(%s) AND done_at IS NULL"
+            " AND job_name <> ALL (toolkit.held_jobs())",
             (list(job_ids),),
         ).fetchall()
 

@@ -63,6 +63,9 @@ class _Kept:
     def spans(self, trace_id: str, job_id: str, run_id: str, data: bytes, count: int) -> None:
         """Sink."""
 
+    def dropped(self, signal: str, reason: str, count: int = 1) -> None:
+        """Sink."""
+
 
 @contextmanager
 def case_room(registry: Registry, server_url: str) -> Iterator[Room]:

@@ -83,6 +83,9 @@ class KeptRecord:
     def spans(self, trace_id: str, job_id: str, run_id: str, data: bytes, count: int) -> None:
         """Nobody draws them."""
 
+    def dropped(self, signal: str, reason: str, count: int = 1) -> None:
+        """Nobody counts."""
+
 
 def found_in_memory(product: Product) -> SearchResult:
     """One image for each product, always the same."""
