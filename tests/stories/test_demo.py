@@ -133,10 +133,19 @@ def test_every_command_that_it_prints_can_be_typed(home: Path, shown: str) -> No
         assert done.stdout
 
 
+def heeding_ctrl_c() -> None:
+    """A shell's background jobs ignore SIGINT, and so would whatever they start; a person's demo does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.usefixtures("shown")
 def test_an_interrupted_demo_takes_its_worker_and_its_orders_along(home: Path) -> None:
     with subprocess.Popen(
-        [*TOOLKIT, "demo"], env=environment(home), stdout=subprocess.PIPE, text=True
+        [*TOOLKIT, "demo"],
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=heeding_ctrl_c,  # noqa: PLW1509
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
