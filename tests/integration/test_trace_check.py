@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import redis
 
 from scripts.soaking.receiver import receiving
 from tests.conftest import TEMPLATE, with_database
@@ -56,6 +57,8 @@ class Place:
 def place(servers: Servers, template_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("check")
     url = with_database(servers.postgres.url, "test_trace_check")
+    with redis.Redis.from_url(servers.valkey.url) as broker:
+        broker.flushdb()  # what another module left there would be adopted, and traced
     with psycopg.connect(servers.postgres.url, autocommit=True) as admin, receiving(folder) as receiver:
         admin.execute(f"CREATE DATABASE test_trace_check TEMPLATE {TEMPLATE}")
         endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "OTEL_EXPORTER_OTLP_COMPRESSION": "none"}

@@ -100,6 +100,10 @@ class OldDraft(Base):
 class Status(Enum):
     DRAFT = "draft"
 
+    def __reduce_ex__(self, protocol: int) -> tuple[type[Status], tuple[str]]:
+        """As most releases of Python pickle an Enum; the first ones of 3.11 name `getattr`, which is refused."""
+        return type(self), (self.value,)
+
 
 @dataclass
 class PlainDraft:

@@ -42,8 +42,11 @@ def is_public(address: str) -> bool:
         return is_public(str(ip.ipv4_mapped))
     if ip in _NAT64:
         return is_public(str(IPv4Address(int(ip) & 0xFFFFFFFF)))
-    inner = [ip.sixtofour] if ip.sixtofour else list(ip.teredo or ())
-    return ip in _GLOBAL_UNICAST and ip.is_global and all(is_public(str(one)) for one in inner)
+    if (
+        ip.sixtofour is not None
+    ):  # whether such an address itself counts as global differs between Python's releases
+        return is_public(str(ip.sixtofour))
+    return ip in _GLOBAL_UNICAST and ip.is_global and all(is_public(str(one)) for one in ip.teredo or ())
 
 
 class Deadline:
