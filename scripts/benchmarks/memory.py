@@ -31,6 +31,7 @@ IMAGES = 3
 def search(product: Product, *, wait: float) -> SearchResult:
     """Three images, made of the draft's id."""
     if wait:
+        # the wait is what is benchmarked: a search over the network
         time.sleep(wait)
     found = tuple(
         Candidate(f"https://shop.example/{product.draft_id}/{n}.jpg", "memory", 800, 600, "image/jpeg")

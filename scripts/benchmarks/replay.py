@@ -257,6 +257,7 @@ def kill_ours(room: Room, jobs: int, kills: int) -> Killed:
 
 def _kill_when(process: subprocess.Popen[bytes], half: Callable[[], bool]) -> None:
     while process.poll() is None and not half():
+        # rq's own command gives no signal
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()

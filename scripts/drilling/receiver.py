@@ -114,5 +114,6 @@ def until(look: Callable[[], T], *, within: float, what: str) -> T:
     while not (answer := look()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {within:.0f} s")
+        # alerts come in by HTTP on another thread
         time.sleep(0.05)
     return answer

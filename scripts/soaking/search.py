@@ -16,6 +16,7 @@ from jobs.images.spec import SPEC as IMAGES
 
 def search(product: Product) -> SearchResult:
     """`Mug 3` has three images. Different drafts take different times, the same draft always the same."""
+    # a search takes its time, another one for each draft
     time.sleep(zlib.crc32(product.draft_id.encode()) % 41 / 1000)
     images = int(product.name.rpartition(" ")[2])
     found = tuple(

@@ -143,6 +143,7 @@ def delete_some(connection: psycopg.Connection, dice: random.Random, _order: str
     """Several go, one statement each, against the order in which the job locks."""
     for draft in sorted(dice.sample(drafts, dice.randint(1, len(drafts))), reverse=True):
         _delete(connection, draft)
+        # the shop acts at random moments
         time.sleep(dice.random() * 0.01)
     return True
 
@@ -177,6 +178,7 @@ def change_mind(connection: psycopg.Connection, dice: random.Random, order: str,
 def hold_open(connection: psycopg.Connection, dice: random.Random, _order: str, drafts: list[str]) -> bool:
     """Deleted, held open for up to two seconds, and then either."""
     _delete(connection, dice.choice(drafts))
+    # a delete is held open for a while
     time.sleep(dice.random() * 2)
     return dice.random() < 0.5
 

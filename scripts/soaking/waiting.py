@@ -12,5 +12,6 @@ def until(look: Callable[[], object], *, within: float, what: str, every: float 
     while not look():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {within:.0f} s")
+        # what is waited for is in other processes
         time.sleep(every)
     return True

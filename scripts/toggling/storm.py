@@ -152,6 +152,7 @@ def _wait(look: Callable[[], bool]) -> None:
     while not look():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {PATIENCE:.0f} s")
+        # importers are other processes
         time.sleep(0.02)
 
 
