@@ -68,7 +68,6 @@ def _go_through(one: Stack, scenario: Scenario, drilled: Drilled, blocks: Sequen
     until(lambda: "Watchdog" in one.firing(), within=20, what="the first evaluation")
     until(lambda: one.receiver.last("Watchdog", "firing", 0.0), within=20, what="a heartbeat")
     # Every counter has been scraped at 0 for as long as the shortest window.
-    # two scrapes of the quiet state, before any cause is injected
     time.sleep(6)
     scenario.prepare(one)
     if drilled.alert in one.firing() - {"Watchdog"}:
