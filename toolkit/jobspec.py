@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -100,12 +101,61 @@ class Rows:
 class CaseHooks:
     """What a failed job needs to be captured and run again elsewhere. `snapshot`: the rows it read, as they are now.
     `answers`: what the world outside answered in a run, as far as its spans and rows tell; plain mappings, one an answer,
-    whose fields `answer_fields` classes. `resources`: what the body gets in place of that world."""
+    whose fields `answer_fields` classes. `resources`: what the body gets in place of that world. `bodies`: bodies of the
+    past by name, for `toolkit rehearse diff`; each gets the payload as it was recorded, whatever its form."""
 
     snapshot: Callable[[Session, Any], Sequence[Rows]]
     answers: Callable[[Sequence[SpanRow], Sequence[Rows]], Sequence[Mapping[str, Any]]]
     answer_fields: Mapping[str, Holds]
     resources: Callable[[Sequence[Mapping[str, Any]]], AbstractContextManager[Any]]
+    bodies: Mapping[str, Callable[[JobContext, Mapping[str, Any]], Result]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestOrder:
+    """What became of a test order, from live rows. `asked`: what its job was to serve; `served`: what of it has its result;
+    `strays`: results on what is not there; `reviews`: opened for it, of which one is wanted; `workflow`: seconds from its
+    creation to the end of its workflow, None while that runs."""
+
+    __test__ = False  # not for pytest
+
+    subject: str
+    asked: int
+    served: int
+    strays: int
+    reviews: int
+    workflow: float | None
+
+
+Ask = Callable[["Connection", Mapping[str, Any]], str]
+"""Asks for the job in the connection's transaction, with this payload; returns its id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyHooks:
+    """What `verify-deploy` needs of a job.
+
+    Test orders are marked: they belong to a merchant of their own, who has no other. `place(connection, ask, key, size, now)`
+    writes one of `size` items through the job's own workflow, in the caller's transaction, and returns its subject (the same
+    key twice raises AlreadyImported); `seen(session, subjects)` tells what became of each that is there; `clean(session,
+    subjects)` removes them with all that hangs on them, and returns the rows; `left(session)` counts the rows of test orders
+    that are still there.
+    """
+
+    place: Callable[[Connection, Ask, str, int, datetime], str]
+    seen: Callable[[Session, Sequence[str]], Sequence[TestOrder]]
+    clean: Callable[[Session, Sequence[str]], int]
+    left: Callable[[Session], int]
+    approved: Callable[[Session, datetime, datetime], tuple[int, int]]
+    """Results that users approved, and those they decided on, of what was made in this span; without test orders."""
+    wrote: tuple[str, ...]
+    """Names of counts: a run with one of them above 0 has reached the write."""
+    promised: float
+    """Seconds from asked to served that users were promised."""
+    workflow: float
+    """Seconds that the workflow before it may take."""
+    budget: float
+    """Seconds that 95 % of the runs may take at most, whatever the last release took."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +187,8 @@ class JobSpec:
     """The ids inside a payload of an older form, as today's payload; raises PayloadRefused."""
     case: CaseHooks | None = None
     """None: its failed jobs cannot be captured."""
+    verify: VerifyHooks | None = None
+    """None: `verify-deploy` has nothing to try it with."""
     grants: str = ""
     """SQL that gives the worker role what the body needs; run by `toolkit init` when it may."""
 
@@ -191,9 +243,11 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The jobs that may run, by name."""
+    """The jobs that may run, by name. `own`: jobs of the toolkit itself, which run like any other and are nobody's business:
+    they have no metrics, rules or rights of their own."""
 
     specs: Mapping[str, JobSpec]
+    own: Mapping[str, JobSpec] = field(default_factory=dict)
 
     @classmethod
     def installed(cls) -> Registry:
@@ -214,13 +268,17 @@ class Registry:
 
     def get(self, name: str) -> JobSpec:
         """The spec of that name. Raises UnknownJob, naming those there are."""
-        try:
-            return self.specs[name]
-        except KeyError:
-            raise UnknownJob(
-                f"no job named {name!r} is registered",
-                remedy=f"registered: {', '.join(sorted(self.specs)) or 'none'}",
-            ) from None
+        if spec := self.specs.get(name) or self.own.get(name):
+            return spec
+        raise UnknownJob(
+            f"no job named {name!r} is registered",
+            remedy=f"registered: {', '.join(sorted(self.specs)) or 'none'}",
+        )
+
+    @property
+    def runnable(self) -> tuple[str, ...]:
+        """The names of all of them, the toolkit's own too."""
+        return (*self.specs, *self.own)
 
     @property
     def queues(self) -> tuple[str, ...]:
