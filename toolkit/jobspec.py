@@ -112,12 +112,10 @@ class CaseHooks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TestOrder:
+class OrderSeen:
     """What became of a test order, from live rows. `asked`: what its job was to serve; `served`: what of it has its result;
     `strays`: results on what is not there; `reviews`: opened for it, of which one is wanted; `workflow`: seconds from its
     creation to the end of its workflow, None while that runs."""
-
-    __test__ = False  # not for pytest
 
     subject: str
     asked: int
@@ -143,7 +141,7 @@ class VerifyHooks:
     """
 
     place: Callable[[Connection, Ask, str, int, datetime], str]
-    seen: Callable[[Session, Sequence[str]], Sequence[TestOrder]]
+    seen: Callable[[Session, Sequence[str]], Sequence[OrderSeen]]
     clean: Callable[[Session, Sequence[str]], int]
     left: Callable[[Session], int]
     approved: Callable[[Session, datetime, datetime], tuple[int, int]]
