@@ -36,3 +36,6 @@ REVOKE EXECUTE ON FUNCTION toolkit.flip FROM toolkit_worker;
 REVOKE EXECUTE ON FUNCTION toolkit.reopen_jobs, toolkit.lock_jobs FROM toolkit_worker;
 GRANT INSERT, UPDATE ON toolkit.replay, toolkit.replay_item, toolkit.flight TO toolkit_operator;
 GRANT UPDATE (landed_at, outcome) ON toolkit.flight TO toolkit_worker;
+-- verify-deploy: an operator marks deployments, verifies and attests.
+GRANT INSERT ON toolkit.deployment, toolkit.attestation TO toolkit_operator;
+GRANT INSERT, UPDATE ON toolkit.verification, toolkit.test_order TO toolkit_operator;

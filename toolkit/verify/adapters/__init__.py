@@ -1,0 +1,1 @@
+"""Ways to what lies outside the ledger: Prometheus, log files, Vercel, Grafana."""

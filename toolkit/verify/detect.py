@@ -1,0 +1,67 @@
+"""Detectors of foreign key errors, and the positive control: a detector counts only once it has seen a planted one.
+
+A planted violation goes the whole way of a real one: `verify-deploy` asks for the control job (toolkit/verify/control.py), a
+worker of the deployed release runs it and meets SQLSTATE 23503 in temporary tables, rolled back; its run, counters and logs
+tell of constraint CONSTRAINT. A detector that does not show it within Rules.lag is blind, whatever else it says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+
+class Sight(StrEnum):
+    """How a detector stands to the planted violation."""
+
+    SEEN = "seen"
+    NOT_YET = "not yet"
+    BLIND = "blind"
+    AWAY = "does not answer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """What a detector says. `errors`: foreign key errors of the release since the window began, planted ones left out, by
+    constraint; `runs`: runs of the release that it knows of (None: it does not count runs). `planted`: the planted violations
+    that it shows. `as_of`: of what time its newest datum is. `jobs`, `traces`: examples. `detail`: why it is blind or away,
+    and what to do."""
+
+    source: str
+    sight: Sight
+    errors: dict[str, int]
+    planted: int
+    runs: int | None = None
+    as_of: datetime | None = None
+    after: float | None = None
+    """Seconds from the planting until it was seen; None when it was not."""
+    jobs: tuple[str, ...] = ()
+    traces: tuple[str, ...] = ()
+    detail: str = ""
+
+    @property
+    def total(self) -> int:
+        """Foreign key errors."""
+        return sum(self.errors.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """The control of a verification: its job, when it was asked for, and the run that met the violation (None: not yet)."""
+
+    job_id: str
+    at: datetime
+    run_at: datetime | None
+
+
+class Detector(Protocol):
+    """One source of foreign key errors: the ledger, a supervisor's counters, Prometheus, a log."""
+
+    source: str
+
+    def look(
+        self, release: str, since: datetime, planted: Planted | None, now: datetime, lag: float
+    ) -> Sighting:
+        """What it shows of this release since then. Never raises for a source that is away: that is a Sighting, too."""
