@@ -14,6 +14,7 @@ from typing import Any, Final
 from psycopg import sql
 
 from jobs.images.job import ImagePayload, ImageResources
+from jobs.images.museum import BODIES
 from jobs.images.search.protocol import Candidate, Product, SearchOutcome, SearchResult
 from toolkit.errors import TransientError
 from toolkit.jobspec import CaseHooks, Holds, Rows
@@ -111,4 +112,6 @@ def resources(told: Sequence[Mapping[str, Any]]) -> Iterator[ImageResources]:
         yield ImageResources(search=search, pool=pool)
 
 
-CASE = CaseHooks(snapshot=snapshot, answers=answers, answer_fields=_FIELDS, resources=resources)
+CASE = CaseHooks(
+    snapshot=snapshot, answers=answers, answer_fields=_FIELDS, resources=resources, bodies=BODIES
+)

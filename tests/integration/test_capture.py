@@ -33,7 +33,7 @@ from toolkit.ledger.reading import reading
 from toolkit.ledger.traces import TraceChunk
 from toolkit.perform import JobContext
 from toolkit.rehearse.capture import capture
-from toolkit.rehearse.case import Rehearsed, case_room, rehearse
+from toolkit.rehearse.case import CURRENT, Rehearsed, case_room, rehearse
 from toolkit.rehearse.case_file import Case, Ending, encode, read
 from toolkit.rehearse.room import Room
 from toolkit.run import Mode, Result
@@ -52,8 +52,8 @@ def room(servers: embedded.Servers) -> Iterator[Room]:
         yield opened
 
 
-def again(case: Case, room: Room, registry: Registry = REGISTRY) -> Rehearsed:
-    return rehearse(case, registry, room, release="test", log=logs.get_logger())
+def again(case: Case, room: Room, registry: Registry = REGISTRY, *, body: str = CURRENT) -> Rehearsed:
+    return rehearse(case, registry, room, release="test", log=logs.get_logger(), body=body)
 
 
 def run(database: Database, url: str, job: str, search: Search) -> None:
@@ -124,21 +124,9 @@ def test_an_integrity_error_of_the_shops_own_constraint_comes_again(
     assert (done.same, done.ending.outcome) == (False, "processed")
 
 
-def test_the_incident_comes_again_with_the_body_that_caused_it(
-    connection: psycopg.Connection, database: Database, room: Room
-) -> None:
-    def stale(context: JobContext, payload: ImagePayload) -> Result:
-        context.guarded_write(
-            lambda write: write.session.execute(
-                'INSERT INTO "ProductImage" (id, "productDraftId", url, source, position)'
-                " VALUES ('i1', 'cmgmrnwbw0007l804macxc3mm', 'https://x', 'scraping', 0)"
-            )
-        )
-        return Result()
-
-    broken = Registry.of([dataclasses.replace(SPEC, body=stale)])
+def test_the_incident_comes_again_with_the_body_that_caused_it(room: Room) -> None:
     case = next(read(path) for path in CASES if "incident" in path.name)
-    assert again(case, room, broken).same
+    assert again(case, room, body="stale").same
     assert not again(case, room).same
 
 

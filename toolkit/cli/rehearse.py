@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.app import App
-from toolkit.cli import rehearse_case, render
+from toolkit.cli import rehearse_case, rehearse_diff, render
 from toolkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def command() -> None:
 
 
 command.add_command(rehearse_case.command)
+command.add_command(rehearse_diff.command)
 
 server_option = click.option(
     "--on-database-url",

@@ -52,19 +52,20 @@ def command(ctx: click.Context, *, file: Path, elsewhere: bool, as_json: bool) -
 def _show(case: Case, done: Rehearsed, release: str) -> None:
     then = f"release {words.plain(case.release) or 'unknown'}, {case.ran_at:%Y-%m-%d %H:%M:%S} UTC"
     facts = {
-        "recorded": f"{_told(case.error)}  ({then})",
-        "this time": f"{_told(done.ending)}  (release {release})",
+        "recorded": f"{told(case.error)}  ({then})",
+        "this time": f"{told(done.ending)}  (release {release})",
         "message": words.plain(done.message),
         "counts": words.counts(done.counts),
         "same error": ("yes, of the same kind" if done.same_kind else "yes") if done.same else "no",
     }
     if case.expected is not None:
-        facts["expected"] = f"{_told(case.expected)}: {'so it is' if done.as_expected else 'it is not so'}"
+        facts["expected"] = f"{told(case.expected)}: {'so it is' if done.as_expected else 'it is not so'}"
     render.fields({name: value for name, value in facts.items() if value})
     for note in case.notes:
         render.say(f"note: {words.plain(note)}")
 
 
-def _told(ending: Ending) -> str:
+def told(ending: Ending) -> str:
+    """An ending in a few words: `failed integrity ForeignKeyViolation 23503 ProductImage_productDraftId_fkey`."""
     parts = (ending.outcome, ending.reason, ending.error_type, ending.sqlstate, ending.constraint)
     return words.plain(" ".join(dict.fromkeys(part for part in parts if part)))

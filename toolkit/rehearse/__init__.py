@@ -8,6 +8,7 @@
     story_view.py  a schedule for people        isolation_spec.py  … for PostgreSQL's isolation tester
     mutants.py     sabotage that a proof must notice        certificate.py  the proof, on paper
     incident.py    an incident's timeline, run with a virtual clock
+    case.py        a captured job, run again                diff.py      … with two bodies, side by side
 
 A package brings its scenarios by entry point, group `freshfetch.rehearsals`: an object `Rehearsal` (words.py).
 """

@@ -1,18 +1,20 @@
 """Running a case again: in a throw-away database with its rows, at its time, with its answers; once, then all is dropped.
 
 The clock is an argument of whatever performs a job, so the recorded time is given, and nothing is frozen around I/O. A
-payload of an older form runs in today's, as `toolkit replay` would run it.
+payload of an older form runs in today's, as `toolkit replay` would run it; a body of the past gets it as it was.
 
 Known weakness: PostgreSQL's own clock cannot be set; a fault of two sessions at once is the explorer's to show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from importlib.metadata import EntryPoint
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -22,13 +24,19 @@ from toolkit.errors import InputFileError, UsageError
 from toolkit.jobspec import JobSpec, Payload, Registry
 from toolkit.ledger.database import Database, Session
 from toolkit.ledger.migrate import migrate
-from toolkit.perform import Performer
+from toolkit.perform import JobContext, Performer
 from toolkit.rehearse.capture import todays
 from toolkit.rehearse.case_file import Case, Ending, Table, Unique
+from toolkit.rehearse.quiet import KeptRecord
 from toolkit.rehearse.room import Room
-from toolkit.run import Run, RunRecord
+from toolkit.run import Result, RunRecord
 from toolkit.telemetry.logs import Log
 from toolkit.telemetry.traces import Tracing
+
+CURRENT: Final = "current"
+"""The name of the body that the job has today."""
+
+Body = Callable[[JobContext, Any], Result]
 
 _JOB: Final = "rehearsed-case"
 
@@ -44,27 +52,6 @@ class Rehearsed:
     same: bool
     same_kind: bool
     as_expected: bool
-
-
-@dataclass(slots=True)
-class _Kept:
-    """A sink that tells nobody."""
-
-    uncounted: bool = False
-    records: list[RunRecord] = field(default_factory=list)
-
-    def began(self, run: Run, timeout: float, trace_id: str) -> None:
-        """Sink."""
-
-    def ended(self, ended: RunRecord) -> None:
-        """Sink."""
-        self.records.append(ended)
-
-    def spans(self, trace_id: str, job_id: str, run_id: str, data: bytes, count: int) -> None:
-        """Sink."""
-
-    def dropped(self, signal: str, reason: str, count: int = 1) -> None:
-        """Sink."""
 
 
 @contextmanager
@@ -84,19 +71,58 @@ def case_room(registry: Registry, server_url: str) -> Iterator[Room]:
         yield room
 
 
-def rehearse(case: Case, registry: Registry, room: Room, *, release: str, log: Log) -> Rehearsed:
-    """Run the case once, in a database of its own. Raises UsageError when its job has no hooks for it, InputFileError when
-    its rows do not fit this release's tables, PayloadRefused when no ids can be had from its payload."""
+def rehearse(
+    case: Case, registry: Registry, room: Room, *, release: str, log: Log, body: str = CURRENT
+) -> Rehearsed:
+    """Run the case once, in a database of its own. Raises as `performed` does."""
+    with performed(case, registry, room, release=release, log=log, body=body) as (ended, _):
+        return _compared(case, ended)
+
+
+@contextmanager
+def performed(
+    case: Case, registry: Registry, room: Room, *, release: str, log: Log, body: str = CURRENT
+) -> Iterator[tuple[RunRecord, Session]]:
+    """The run's record, and a session on its database, which is dropped at the end. Raises UsageError when its job has no
+    hooks for it or there is no such body, InputFileError when its rows do not fit this release's tables, PayloadRefused when
+    no ids can be had from its payload."""
     spec = registry.get(case.job_name)
     if spec.case is None:
         raise UsageError(
             f"jobs named {spec.name} cannot be rehearsed", remedy="give its JobSpec a `case` (CaseHooks)"
         )
     payload, _ = todays(spec, case.payload)
+    chosen = dataclasses.replace(spec, body=_body(case, spec, body))
     with room.copy() as url, closing(Database(url)) as database:
         with database.session() as session, session.transaction():
             _load(session, case, spec, payload)
-        return _compared(case, _perform(case, spec, database, release=release, log=log))
+        ended = _perform(case, chosen, database, release=release, log=log)
+        with database.session() as session:
+            yield ended, session
+
+
+def _body(case: Case, spec: JobSpec, name: str) -> Body:
+    """The body of that name: the job's own, one of those it keeps, or what is at `module:ATTRIBUTE`. Raises UsageError."""
+    kept = spec.case.bodies if spec.case else {}
+    if name == CURRENT:
+        return spec.body
+    if name in kept:
+        return lambda context, _payload: kept[name](context, case.payload)
+    if ":" not in name:
+        raise UsageError(
+            f"jobs named {spec.name} keep no body {name!r}",
+            remedy=f"there are: {', '.join((CURRENT, *kept))}; or give a function's place, as module:NAME",
+        )
+    try:
+        found = EntryPoint(name, name, "").load()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"there is no body at {name}: {error}", remedy="is its folder in PYTHONPATH, and the name right?"
+        ) from error
+    if not callable(found):
+        raise UsageError(f"{name} is no function", remedy="a body is called with a JobContext and a payload")
+    body: Body = found
+    return body
 
 
 def _load(session: Session, case: Case, spec: JobSpec, payload: Payload) -> None:
@@ -139,7 +165,7 @@ def _create_unique(session: Session, unique: Unique) -> None:
 
 def _perform(case: Case, spec: JobSpec, database: Database, *, release: str, log: Log) -> RunRecord:
     assert spec.case is not None  # noqa: S101  checked by `rehearse`
-    kept = _Kept()
+    kept = KeptRecord()
 
     def clock() -> datetime:
         return case.ran_at
@@ -161,18 +187,25 @@ def _perform(case: Case, spec: JobSpec, database: Database, *, release: str, log
             timeouts=TIMEOUTS,
             now=clock,
         ).perform(_JOB, mode=case.mode)
-    return kept.records[0]
+    assert kept.record is not None  # noqa: S101  nobody else holds this run
+    return kept.record
 
 
-def _compared(case: Case, ended: RunRecord) -> Rehearsed:
+def ending_of(ended: RunRecord) -> Ending:
+    """How a run ended, by its record."""
     failure = ended.failure
-    ending = Ending(
+    return Ending(
         outcome=ended.outcome,
         reason=ended.reason,
         error_type=failure.error_type if failure else "",
         sqlstate=failure.sqlstate if failure else "",
         constraint=failure.constraint if failure else "",
     )
+
+
+def _compared(case: Case, ended: RunRecord) -> Rehearsed:
+    failure = ended.failure
+    ending = ending_of(ended)
     same = ending == case.error
     return Rehearsed(
         ending=ending,

@@ -1,7 +1,7 @@
 """Kept bodies: the incident's job and every half-way fix of it, each as it would write one image of one draft.
 
-They are a museum: never imported by the job. Each runs in one transaction, at the isolation level of its connection:
-BEGIN, the body, COMMIT, against BEGIN, DELETE, COMMIT.
+They are cores, for the table; the whole job of then is in jobs/images/museum.py. Each runs in one transaction, at the
+isolation level of its connection: BEGIN, the body, COMMIT, against BEGIN, DELETE, COMMIT.
 """
 
 from __future__ import annotations

@@ -12,17 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from jobs.images import words
+from jobs.images import museum
 from jobs.images.job import ImagePayload, ImageResources
 from jobs.images.rehearse import shop
-from jobs.images.rehearse.bodies import stale_payload
-from jobs.images.rehearse.scenarios import InlinePool, KeptRecord, QuietLog, found_in_memory, performer
+from jobs.images.rehearse.scenarios import InlinePool, found_in_memory, performer
 from jobs.images.spec import SPEC
 from toolkit.ledger.database import Database, Session
 from toolkit.perform import JobContext
 from toolkit.rehearse.incident import Scene
+from toolkit.rehearse.quiet import KeptRecord, QuietLog
 from toolkit.run import Mode, Result
-from toolkit.telemetry.catalog import emit
 from toolkit.telemetry.traces import Tracing
 
 DRAFT = "cmgmrnwbw0007l804macxc3mm"
@@ -103,15 +102,11 @@ class ImageCast:
     def perform(self, scene: Scene) -> str:
         """Run the job as a worker does."""
         log, sink = QuietLog(tell=scene.tell), KeptRecord()
-        drafts: tuple[str, ...] = scene.memory["drafts"]
+        drafts = [{"id": draft} for draft in scene.memory["drafts"]]
+        then = {"purchaseOrderId": shop.ORDER, "merchantId": shop.MERCHANT, "productDrafts": drafts}
 
-        def stale(context: JobContext, payload: ImagePayload) -> Result:  # noqa: ARG001  the ids it needs are old ones
-            emit(context.log, words.STARTED, job_name=context.spec.name, mode=context.run.mode)
-            emit(context.log, words.PROCESSING, drafts=len(drafts))
-            for draft in drafts:
-                with context.database.session() as session, session.transaction():
-                    stale_payload(session, draft)
-            return Result(counts={"attached": len(drafts)})
+        def stale(context: JobContext, _payload: ImagePayload) -> Result:
+            return museum.stale(context, then)
 
         spec = dataclasses.replace(SPEC, body=stale) if scene.body == "stale" else SPEC
         seat = _Seat("worker", scene.database)

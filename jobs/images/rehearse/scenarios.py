@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -22,8 +21,9 @@ from toolkit.errors import NotFound
 from toolkit.jobspec import JobSpec, Registry
 from toolkit.ledger import runs
 from toolkit.perform import Performer
+from toolkit.rehearse.quiet import KeptRecord, QuietLog
 from toolkit.rehearse.words import Actor, Options, Scenario, Seat
-from toolkit.run import Mode, Run, RunRecord
+from toolkit.run import Mode
 from toolkit.telemetry.logs import Log
 from toolkit.telemetry.traces import Tracing
 
@@ -43,48 +43,6 @@ class InlinePool(ThreadPoolExecutor):
         except BaseException as error:  # noqa: BLE001  the caller finds it in the future, as with any pool
             future.set_exception(error)
         return future
-
-
-class QuietLog:
-    """A log that hands its readable lines to `tell`, and shows nothing."""
-
-    def __init__(self, tell: Callable[[str], None] = lambda _line: None) -> None:
-        self._tell = tell
-
-    def bind(self, **_: object) -> QuietLog:
-        """The same log."""
-        return self
-
-    def _keep(self, _event: str, _line: str = "", **fields: object) -> None:
-        self._tell(_line.format_map(_Told(fields)))
-
-    debug = info = warning = error = _keep
-
-
-class _Told(dict[str, object]):
-    def __missing__(self, key: str) -> str:
-        return f"{{{key}}}"
-
-
-@dataclass(slots=True)
-class KeptRecord:
-    """A sink that keeps the record of the run."""
-
-    uncounted: bool = False
-    record: RunRecord | None = None
-
-    def began(self, run: Run, timeout: float, trace_id: str) -> None:
-        """Nobody watches."""
-
-    def ended(self, ended: RunRecord) -> None:
-        """Keep it."""
-        self.record = ended
-
-    def spans(self, trace_id: str, job_id: str, run_id: str, data: bytes, count: int) -> None:
-        """Nobody draws them."""
-
-    def dropped(self, signal: str, reason: str, count: int = 1) -> None:
-        """Nobody counts."""
 
 
 def found_in_memory(product: Product) -> SearchResult:
