@@ -47,6 +47,7 @@ class Verification:
     runner: str
     rescued_at: datetime | None
     annotation: str | None
+    control: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def first_run(session: Session, release: str) -> datetime | None:
 
 _VERIFICATION = (
     "verification_id, release, since, asked::text AS asked, who, started_at, finished_at, verdict, receipt::text AS receipt,"
-    " CASE WHEN runner_until > clock_timestamp() THEN coalesce(runner, '') ELSE '' END AS runner, rescued_at, annotation"
+    " CASE WHEN runner_until > clock_timestamp() THEN coalesce(runner, '') ELSE '' END AS runner, rescued_at, annotation, control"
 )
 
 
@@ -200,6 +201,13 @@ def rescue_once(session: Session, verification_id: int) -> bool:
     )
 
 
+def remember_control(session: Session, verification_id: int, job_id: str) -> None:
+    """Remember the job that planted its violation."""
+    session.execute(
+        "UPDATE toolkit.verification SET control = %s WHERE verification_id = %s", (job_id, verification_id)
+    )
+
+
 def annotate(session: Session, verification_id: int, annotation: str) -> None:
     """Remember its annotation in Grafana."""
     session.execute(
@@ -248,12 +256,12 @@ def placed_orders(session: Session, verification_id: int) -> list[PlacedOrder]:
 
 
 def to_clean(session: Session, verification_id: int | None = None) -> list[str]:
-    """Subjects of test orders that are in the catalog still: of this verification, or (None) of those that nobody runs and
-    whose job is done."""
+    """Subjects of test orders that are in the catalog still: of this verification, or (None) of those that are over, or that
+    nobody has run for an hour."""
     rows = session.execute(
-        "SELECT t.subject FROM toolkit.test_order t JOIN toolkit.verification v USING (verification_id) JOIN toolkit.intent i"
-        " USING (job_id) WHERE t.cleaned_at IS NULL AND (t.verification_id = %(id)s OR %(id)s::bigint IS NULL"
-        " AND i.done_at IS NOT NULL AND (v.runner_until IS NULL OR v.runner_until <= clock_timestamp()))",
+        "SELECT t.subject FROM toolkit.test_order t JOIN toolkit.verification v USING (verification_id)"
+        " WHERE t.cleaned_at IS NULL AND (t.verification_id = %(id)s OR %(id)s::bigint IS NULL AND (v.finished_at IS NOT NULL"
+        " OR greatest(v.runner_until, t.placed_at) < clock_timestamp() - interval '1 hour'))",
         {"id": verification_id},
     ).fetchall()
     return [row[0] for row in rows]
