@@ -219,6 +219,16 @@ def annotate(session: Session, verification_id: int, annotation: str) -> None:
 # Test orders
 
 
+def next_number(connection: sa.Connection, verification_id: int) -> int:
+    """The number of its next test order. Whoever else places one waits for this transaction to end."""
+    key = {"id": verification_id}
+    connection.execute(
+        sa.text("SELECT FROM toolkit.verification WHERE verification_id = :id FOR NO KEY UPDATE"), key
+    )
+    query = "SELECT coalesce(max(number), 0) + 1 FROM toolkit.test_order WHERE verification_id = :id"
+    return int(connection.execute(sa.text(query), key).scalar_one())
+
+
 def note_test_order(
     connection: sa.Connection, verification_id: int, *, number: int, purpose: str, job_id: str, subject: str
 ) -> None:

@@ -1,0 +1,1 @@
+"""The checklist: one file a check, in the order in which it is read."""

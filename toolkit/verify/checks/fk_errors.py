@@ -1,0 +1,152 @@
+"""No foreign key errors: enough clean jobs, and detectors that are known to see one.
+
+Zero errors in zero jobs is not a pass: n clean, distinct jobs exclude a rate p with confidence c from n = ln(1-c) / ln(1-p) on
+(toolkit/verify/evidence.py). One error is a regression at once. Both phases have this check, with different rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from toolkit.ledger import liveness
+from toolkit.ledger.reading import reading
+from toolkit.verify import evidence
+from toolkit.verify.check import Check, Phase, Scene
+from toolkit.verify.detect import Sight, Sighting
+from toolkit.verify.rules import Rules
+from toolkit.verify.verdict import Judgement, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """`clean`: distinct jobs of the release that reached the write, counted up to `most`; `sightings`: one a detector;
+    `seconds` since the window began."""
+
+    clean: int
+    most: int
+    seconds: float
+    last: datetime | None
+    sightings: Sequence[Sighting]
+
+
+def look(scene: Scene) -> Facts:
+    """The ledger, and what the detectors said."""
+    target, rules = scene.target, scene.rules
+    most = 2 * max(
+        evidence.needed_clean(rules.rate, rules.confidence),
+        evidence.needed_clean(rules.rate_short, rules.confidence),
+    )
+    wrote = scene.spec.verify.wrote if scene.spec.verify else ()
+    with reading(scene.database) as session:
+        clean = liveness.clean_jobs(session, target.release, target.since, scene.spec.name, wrote, limit=most)
+    return Facts(clean.jobs, most, (target.now - target.since).total_seconds(), clean.last, scene.sightings)
+
+
+def _judge(facts: Facts, rate: float, rules: Rules) -> Judgement:
+    """Pure."""
+    needed = evidence.needed_clean(rate, rules.confidence)
+    below = evidence.rate_excluded(facts.clean, rules.confidence)
+    pace = evidence.pace(facts.clean, needed, facts.seconds)
+    figures = {
+        "clean": facts.clean,
+        "needed": needed,
+        "rate_below": below,
+        "per_minute": pace.per_minute,
+        "seconds_left": pace.seconds_left,
+        "detectors": {one.source: one.sight.value for one in facts.sightings},
+        "errors": {one.source: one.total for one in facts.sightings},
+    }
+    broken = [one for one in facts.sightings if one.total]
+    if broken:
+        return _regression(broken, facts, figures)
+    shown = f"{facts.clean}{'+' if facts.clean >= facts.most else ''}/{needed} jobs"
+    said = f"{shown}, rate below {below:.1%}" if facts.clean else f"{shown}: nothing is known yet"
+    said += pace.words if facts.clean < needed else ""
+    blind = tuple(
+        f"{one.source}: {one.detail or one.sight.value}"
+        for one in facts.sightings
+        if one.sight is Sight.BLIND
+    )
+    away = tuple(
+        f"{one.source}: {one.detail or one.sight.value}" for one in facts.sightings if one.sight is Sight.AWAY
+    )
+    waiting = [one.source for one in facts.sightings if one.sight is Sight.NOT_YET]
+    seen = [one.source for one in facts.sightings if one.sight is Sight.SEEN]
+    verdict = Verdict.PROVEN
+    if blind or away:
+        verdict = Verdict.INCONCLUSIVE
+        said = f"{'; '.join(blind + away)} ({said})"
+    elif waiting or not seen:
+        verdict = Verdict.PENDING
+        said = f"the planted error is not seen yet by {', '.join(waiting) or 'any detector'} ({said})"
+    elif facts.clean < needed:
+        verdict = Verdict.PENDING
+    more = () if facts.clean >= needed else ("toolkit verify-deploy --top-up",)
+    return Judgement(
+        verdict=verdict,
+        said=said,
+        evidence=figures,
+        blind=blind,
+        unreachable=away,
+        notes=(f"a planted error was seen by {', '.join(seen)}",) if seen else (),
+        next=("toolkit doctor", "toolkit status") if blind or away else more,
+    )
+
+
+def _regression(broken: Sequence[Sighting], facts: Facts, figures: dict[str, object]) -> Judgement:
+    told = {name: number for one in broken for name, number in one.errors.items()}
+    counts = ", ".join(f"{name} {number}×" for name, number in sorted(told.items()))
+    jobs = tuple(dict.fromkeys(job for one in broken for job in one.jobs))[:5]
+    traces = tuple(dict.fromkeys(trace for one in broken for trace in one.traces))[:5]
+    silent = [one.source for one in facts.sightings if not one.total and one.sight is Sight.SEEN]
+    notes = [f"{', '.join(one.source for one in broken)} told of it"]
+    if silent:
+        notes.append(f"sources disagree: {', '.join(silent)} did not")
+    return Judgement(
+        verdict=Verdict.REGRESSION,
+        said=f"foreign key errors: {counts}",
+        evidence=figures,
+        notes=tuple(notes),
+        jobs=jobs,
+        traces=traces,
+        next=(
+            *(f"toolkit jobs show {job}" for job in jobs[:1]),
+            *(f"toolkit trace {trace}" for trace in traces[:1]),
+        ),
+    )
+
+
+def judge(facts: Facts, rules: Rules) -> Judgement:
+    """Immediate: exclude Rules.rate."""
+    return _judge(facts, rules.rate, rules)
+
+
+def judge_more(facts: Facts, rules: Rules) -> Judgement:
+    """Short-Term: exclude Rules.rate_short, over more jobs."""
+    return _judge(facts, rules.rate_short, rules)
+
+
+_SYMPTOM = "Foreign key constraint violated on the constraint: `ProductImage_productDraftId_fkey`"
+
+CHECK = Check(
+    name="no-foreign-key-errors",
+    phase=Phase.IMMEDIATE,
+    symptom=_SYMPTOM,
+    rule="no foreign key error, in jobs enough to exclude a rate of 5 %, by detectors that have seen a planted one",
+    runbook="ForeignKeyErrors",
+    look=look,
+    judge=judge,
+    confounded=frozenset(),  # errors are charged to the release that made them, whatever happened in between
+)
+CHECK_MORE = Check(
+    name="no-foreign-key-errors-hour",
+    phase=Phase.SHORT_TERM,
+    symptom=_SYMPTOM,
+    rule="the same over more jobs: enough to exclude a rate of 1 %",
+    runbook="ForeignKeyErrors",
+    look=look,
+    judge=judge_more,
+    confounded=frozenset(),
+)

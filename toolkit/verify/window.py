@@ -1,0 +1,79 @@
+"""Since when evidence counts: from the deployment's mark, and from what confounded it later. Pure.
+
+A release that was never marked is taken from its first run. Another deployment, a rollback or a flip inside the window
+restarts the clock of the checks that it confounds; errors stay charged to the release that made them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from toolkit.ledger.toggles import Toggle
+from toolkit.ledger.verifications import Deployment
+from toolkit.verify.check import Phase
+from toolkit.verify.verdict import Event
+
+DUE: dict[Phase, timedelta] = {
+    Phase.IMMEDIATE: timedelta(0),
+    Phase.SHORT_TERM: timedelta(minutes=5),
+    Phase.LONG_TERM: timedelta(hours=1),
+}
+"""How long after the deployment a phase's checks can be looked at, unless they are asked for by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The window of a release: from when, and how that is known."""
+
+    release: str
+    since: datetime
+    what: str
+
+
+def window(
+    release: str, deployments: Sequence[Deployment], first_run: datetime | None, now: datetime
+) -> Window:
+    """The release's window, without --since. `deployments`: newest first."""
+    for one in deployments:
+        if one.release == release:
+            return Window(release, one.at, f"marked by {one.who}")
+    if first_run is not None:
+        return Window(release, first_run, "its first run: it was never marked (toolkit verify-deploy mark)")
+    return Window(release, now, "now: it was never marked, and has no run")
+
+
+def events(
+    release: str,
+    since: datetime,
+    deployments: Sequence[Deployment],
+    flips: Iterable[Toggle],
+) -> tuple[Event, ...]:
+    """What happened after `since`, oldest first. `deployments`: newest first."""
+    found = []
+    for place, one in enumerate(deployments):
+        if one.at <= since:
+            continue
+        again = any(earlier.release == one.release for earlier in deployments[place + 1 :])
+        kind = "rollback" if again and one.release != release else "deployment"
+        found.append(Event(kind=kind, at=one.at, what=f"release {one.release}", who=one.who))
+    for flip in flips:
+        if flip.at > since:
+            state = f"{flip.name} {'on' if flip.enabled else 'off'}"
+            if flip.enabled and flip.percent < 100:
+                state += f" for {flip.percent} %"
+            found.append(Event(kind="flip", at=flip.at, what=state, who=flip.who))
+    return tuple(sorted(found, key=lambda event: event.at))
+
+
+def restarted(since: datetime, events: Iterable[Event], confounded: frozenset[str]) -> datetime:
+    """Since when evidence counts for a check that is confounded by these kinds of event."""
+    return max((event.at for event in events if event.kind in confounded), default=since)
+
+
+def due(since: datetime, now: datetime) -> tuple[tuple[Phase, ...], dict[str, datetime]]:
+    """The phases whose time has come, and when that of the others comes."""
+    ready = tuple(phase for phase, wait in DUE.items() if now - since >= wait)
+    later = {phase.value: since + wait for phase, wait in DUE.items() if phase not in ready}
+    return ready, later
