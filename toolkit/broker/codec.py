@@ -45,7 +45,7 @@ def encoder(spec: JobSpec, connection: redis.Redis) -> Callable[[Intent], dict[s
     the rest is written as RQ reads it. `data` is plain JSON, which RQ takes as well as its own compressed form."""
     shared = FreshJob.create(
         func=spec.name, connection=connection, timeout=int(spec.timeout), result_ttl=RESULT_TTL, failure_ttl=FAILURE_TTL,
-        origin=spec.queue, status=JobStatus.QUEUED, serializer=JSONSerializer,
+        status=JobStatus.QUEUED, serializer=JSONSerializer,
     ).to_dict()  # fmt: skip
     instance, arguments = None, ()
 
@@ -59,6 +59,7 @@ def encoder(spec: JobSpec, connection: redis.Redis) -> Callable[[Intent], dict[s
         payload = msgspec.json.decode(intent.payload, type=dict[str, Any])
         context = {"traceparent": intent.traceparent, "tracestate": intent.tracestate}
         varied = {
+            "origin": intent.queue,
             "created_at": _utc(intent.created_at),
             "enqueued_at": _utc(intent.due_at),
             "data": msgspec.json.encode((spec.name, instance, arguments, payload)).decode(),

@@ -67,7 +67,7 @@ class Reconciler:
             if locked is None or not locked[0]:
                 return 0
             forgotten: list[intents.Intent] = []
-            for intent in intents.overdue(session, tuple(registry.specs), before=before):
+            for intent in intents.overdue(session, registry.runnable, before=before):
                 if intent.job_id in resting:
                     continue
                 if intent.job_id in passing:

@@ -47,7 +47,7 @@ class Relay:
     def run_once(self) -> int:
         """Push one batch; returns its size, 0 when nothing waits. Raises when PostgreSQL or the broker is away."""
         with self.database.session() as session, session.transaction():
-            batch = intents.claim_unpushed(session, tuple(self.registry.specs), self.batch)
+            batch = intents.claim_unpushed(session, self.registry.runnable, self.batch)
             if batch:
                 self.push(batch)
                 intents.mark_pushed(session, [intent.job_id for intent in batch])

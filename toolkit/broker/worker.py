@@ -30,6 +30,7 @@ from toolkit.broker.batch import Batch, Taken
 from toolkit.broker.codec import FreshJob
 from toolkit.errors import DependencyUnreachable, NotFound, ToolkitError
 from toolkit.failures import said
+from toolkit.jobspec import CONTROL
 from toolkit.ledger import intents
 from toolkit.ledger.database import UNREACHABLE
 from toolkit.perform import Performed, Performer
@@ -213,9 +214,9 @@ class FreshWorker(SimpleWorker):
         elif record is not None and record.retry_in is not None:
             job._result = Retry(max=(job.number_of_retries or 0) + 1, interval=round(record.retry_in))
             self.handle_job_retry(job, queue, job._result, queue.started_job_registry, execution)
-        elif record is not None and record.failure is not None:
+        elif record is not None and record.failure is not None and record.job_name != CONTROL:
             self._fail(job, execution, JobFailed(record.failure.traceback or record.failure.message))
-        else:
+        else:  # a planted failure, too, is nothing that RQ should keep for a year
             self._end(job, execution, performed)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:

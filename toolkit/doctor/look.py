@@ -63,7 +63,7 @@ class Doctor:
             return Snapshot(
                 census=seen,
                 now=clock(session),
-                jobs={job.job_id: job for job in checkup.open_jobs(session, tuple(self.registry.specs))},
+                jobs={job.job_id: job for job in checkup.open_jobs(session, self.registry.runnable)},
                 runs=checkup.held_runs(session),
                 done={one.job_id: one for one in done},
                 strays=[

@@ -13,6 +13,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from toolkit.errors import NotFound
+from toolkit.jobspec import CONTROL
 from toolkit.ledger.database import Session
 from toolkit.ledger.traces import TraceChunk
 from toolkit.ledger.views import RUNNING, WAITING, FailedGroup, Filters, JobLine, JobView, RunView, Summary
@@ -50,7 +51,7 @@ _CONDITIONS: Final[Mapping[str, str]] = {
     RUNNING: f"i.done_at IS NULL AND i.job_id IN {_HELD}",
     Outcome.PROCESSED: "i.done_at IS NOT NULL AND i.outcome = 'processed'",
     Outcome.SKIPPED: "i.done_at IS NOT NULL AND i.outcome = 'skipped'",
-    Outcome.FAILED: f"i.done_at IS NOT NULL AND i.outcome = 'failed' AND i.job_id IN {_BAD}",
+    Outcome.FAILED: f"i.done_at IS NOT NULL AND i.outcome = 'failed' AND i.job_name <> '{CONTROL}' AND i.job_id IN {_BAD}",
     Outcome.LOST: f"i.done_at IS NOT NULL AND i.outcome = 'lost' AND i.job_id IN {_BAD}",
 }
 CARRIES: Final = "jsonb_path_exists(i.payload, '$.* ? (@ == $id)', jsonb_build_object('id', %(about)s::text))"
@@ -68,7 +69,7 @@ SELECT coalesce(r.fingerprint, '') AS fingerprint, r.job_name, r.outcome, r.reas
     (array_agg(r.job_id ORDER BY r.started_at DESC))[1] AS example_job_id,
     coalesce((array_agg(r.error_message ORDER BY r.started_at DESC))[1], '') AS example_message
 FROM toolkit.run r JOIN toolkit.intent i USING (job_id)
-WHERE r.outcome IN ('failed', 'lost') AND r.started_at >= %s
+WHERE r.outcome IN ('failed', 'lost') AND r.started_at >= %s AND r.job_name <> %s
 GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY count(*) DESC, max(r.started_at) DESC LIMIT %s"""
 
 _NOW = """
@@ -153,16 +154,17 @@ def newest_asked(session: Session) -> datetime | None:
 
 def failed_groups(session: Session, since: datetime, *, limit: int = 50) -> list[FailedGroup]:
     """Runs that began since then and failed or were lost, grouped by fingerprint (and what it leaves out: SQLSTATE and
-    constraint), the most frequent first."""
+    constraint), the most frequent first. Planted ones are left out."""
     with session.cursor(row_factory=class_row(FailedGroup)) as cursor:
-        return cursor.execute(_FAILED_GROUPS, (since, limit)).fetchall()
+        return cursor.execute(_FAILED_GROUPS, (since, CONTROL, limit)).fetchall()
 
 
 def count_runs(session: Session, since: datetime) -> dict[str, int]:
-    """How many runs began since then, by outcome; every outcome and `running` is a key."""
+    """How many runs began since then, by outcome; every outcome and `running` is a key. Planted ones are left out."""
     rows = session.execute(
-        "SELECT coalesce(outcome, 'running'), count(*) FROM toolkit.run WHERE started_at >= %s GROUP BY 1",
-        (since,),
+        "SELECT coalesce(outcome, 'running'), count(*) FROM toolkit.run WHERE started_at >= %s AND job_name <> %s"
+        " GROUP BY 1",
+        (since, CONTROL),
     ).fetchall()
     return dict.fromkeys((*(outcome.value for outcome in Outcome), RUNNING), 0) | dict(rows)
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from toolkit.errors import NotFound, Superseded
+from toolkit.jobspec import CONTROL
 from toolkit.ledger.database import Session
 from toolkit.run import CORE_SKIP_REASONS, Mode, Outcome, Reason, Run, RunRecord
 
@@ -214,11 +215,12 @@ def ended_since(
 
 def unresolved(session: Session) -> dict[str, int]:
     """Jobs given up as failed or lost within seven days that still stand so, by job name. Those that a replay's plan found
-    gone are resolved: there is nothing left to do for them."""
+    gone are resolved: there is nothing left to do for them. Planted ones are left out."""
     rows = session.execute(
         "SELECT i.job_name, count(*) FROM toolkit.intent i"
-        " WHERE i.outcome IN ('failed', 'lost') AND i.done_at > clock_timestamp() - interval '7 days'"
+        " WHERE i.outcome IN ('failed', 'lost') AND i.done_at > clock_timestamp() - interval '7 days' AND i.job_name <> %s"
         "  AND NOT EXISTS (SELECT FROM toolkit.replay_item p WHERE p.job_id = i.job_id"
-        "                  AND 'SKIP-GONE' IN (p.verdict, p.settled)) GROUP BY 1"
+        "                  AND 'SKIP-GONE' IN (p.verdict, p.settled)) GROUP BY 1",
+        (CONTROL,),
     ).fetchall()
     return dict(rows)
