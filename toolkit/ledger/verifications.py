@@ -148,13 +148,13 @@ def last_proven(session: Session, *, other_than: str) -> Verification | None:
         ).fetchone()
 
 
-def take(session: Session, verification_id: int, runner: str) -> str:
-    """Become its runner; '' when that is done, else the name of the runner who has it."""
+def take(session: Session, verification_id: int, runner: str, *, gone: str = "") -> str:
+    """Become its runner, also in place of `gone`, who is known to be dead; '' when that is done, else who has it."""
     row: Any = session.execute(
         "UPDATE toolkit.verification SET runner = %(runner)s, runner_until = clock_timestamp() + %(lease)s * interval '1 second'"
-        " WHERE verification_id = %(id)s AND (runner IS NULL OR runner = %(runner)s OR runner_until <= clock_timestamp())"
-        " RETURNING ''",
-        {"runner": runner, "lease": LEASE, "id": verification_id},
+        " WHERE verification_id = %(id)s AND (runner IS NULL OR runner IN (%(runner)s, %(gone)s)"
+        " OR runner_until <= clock_timestamp()) RETURNING ''",
+        {"runner": runner, "gone": gone, "lease": LEASE, "id": verification_id},
     ).fetchone()
     if row is not None:
         return ""

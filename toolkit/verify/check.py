@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from toolkit.jobspec import JobSpec, Registry
     from toolkit.ledger.database import Database
     from toolkit.ledger.verifications import PlacedOrder
-    from toolkit.toggle.vercel import Vercel
+    from toolkit.verify.adapters.vercel import Hosted
     from toolkit.verify.detect import Sighting
 
 
@@ -63,7 +63,7 @@ class Scene:
     broker: redis.Redis
     sightings: Sequence[Sighting] = ()
     orders: Sequence[PlacedOrder] = ()
-    vercel: Vercel | None = None
+    hosting: Callable[[], Hosted] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

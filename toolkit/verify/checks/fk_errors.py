@@ -87,6 +87,7 @@ def _judge(facts: Facts, rate: float, rules: Rules) -> Judgement:
     return Judgement(
         verdict=verdict,
         said=said,
+        soon=bool(waiting),
         evidence=figures,
         blind=blind,
         unreachable=away,

@@ -107,6 +107,7 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
     return Judgement(
         verdict=verdict,
         said=f"{said}; {told}",
+        soon=verdict is Verdict.PENDING,
         evidence=figures | ({"probe": facts.probe.job_id} if facts.probe else {}),
         jobs=(facts.probe.job_id,) if facts.probe and verdict is not Verdict.PROVEN else (),
         traces=(facts.probe.trace_id,) if facts.probe and facts.probe.trace_id else (),

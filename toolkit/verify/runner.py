@@ -1,0 +1,295 @@
+"""One verification, looked at again and again until it has its verdict.
+
+    verifier.prepare()                  # become its runner; place the probe, plant the violation
+    receipt = verifier.run_once()       # look, judge, top up, save
+    receipt = verifier.finish(receipt)  # clean up, settle what is pending, save for good
+
+Everything that counts lies in the ledger: a runner that is killed loses nothing, and the next one goes on with the same
+window, the same test orders and the same evidence. One runner at a time; a silent one's place is free after LEASE seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+import msgspec
+import redis
+
+from toolkit.broker.connection import BROKER_AWAY
+from toolkit.errors import DependencyUnreachable, Refused, ToolkitError
+from toolkit.jobspec import JobSpec, Registry
+from toolkit.ledger import plots, toggles, verifications
+from toolkit.ledger.database import Database
+from toolkit.ledger.reading import clock, reading
+from toolkit.ledger.verifications import Verification
+from toolkit.verify import control, rescue
+from toolkit.verify.asked import Asked
+from toolkit.verify.check import Check, Phase, Scene, Target
+from toolkit.verify.detect import Detector, Planted, Sight, Sighting
+from toolkit.verify.orders import OrderDesk
+from toolkit.verify.rules import Rules
+from toolkit.verify.topup import to_place
+from toolkit.verify.verdict import Finding, Judgement, Moment, Plots, Receipt, Verdict, combined, settled
+from toolkit.verify.window import due, events, restarted
+
+AGAIN = timedelta(minutes=15)
+"""A violation is planted again after so long: a detector may have gone blind meanwhile."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Verifier:
+    """Looks at one verification. `runner` names this process; `gone` the one before it, when it is known to be dead;
+    `what` says how the window is known."""
+
+    verification: Verification
+    asked: Asked
+    what: str
+    checks: Sequence[Check]
+    rules: Rules
+    database: Database
+    broker: redis.Redis
+    registry: Registry
+    spec: JobSpec
+    desk: OrderDesk
+    detectors: Sequence[Detector]
+    runner: str
+    gone: str = ""
+    monotonic: Callable[[], float] = time.monotonic
+    hosting: Callable[[], object] | None = None
+    _planted: Planted | None = field(default=None, init=False)
+    _looked: float = field(default=0.0, init=False)
+    _target: Target | None = field(default=None, init=False)
+
+    @property
+    def _id(self) -> int:
+        return self.verification.verification_id
+
+    def prepare(self) -> None:
+        """Become the runner, and put in place what the checks look at. Raises Refused while somebody else is the runner."""
+        with self.database.session() as session:
+            holder = verifications.take(session, self._id, self.runner, gone=self.gone)
+        if holder:
+            raise Refused(
+                f"verification {self._id} is being run by {holder}",
+                remedy=f"watch it with `toolkit verify-deploy --list`, or wait: a runner that is silent for"
+                f" {verifications.LEASE:g} s is gone",
+            )
+        if self._trying:
+            self.desk.clean(all_that_are_over=True)
+            self._plant()
+            self._place_once("probe", Phase.IMMEDIATE)
+            self._place_once("end-to-end", Phase.SHORT_TERM, size=3)
+
+    @property
+    def _trying(self) -> bool:
+        return self.spec.verify is not None
+
+    def _place_once(self, purpose: str, phase: Phase, *, size: int = 1) -> None:
+        """The one test order of that purpose, unless it is there already."""
+        if not any(check.phase is phase for check in self.checks):
+            return
+        if not any(order.purpose == purpose and order.cleaned_at is None for order in self.desk.orders()):
+            self.desk.place(purpose, size=size)
+
+    def _plant(self) -> None:
+        with self.database.session() as session, session.transaction():
+            job_id = control.plant(session, self.spec.queue, self.desk.release)
+            verifications.remember_control(session, self._id, job_id)
+        with self.database.session() as session:
+            self._planted = control.planted(session, job_id)
+
+    # One look
+
+    def run_once(self) -> Receipt:
+        """Look at everything once, top up, and save. Raises Refused when somebody else has taken it over."""
+        scene = self._scene()
+        self._target = scene.target
+        findings = tuple(self._judge(scene, check) for check in self.checks)
+        if self.asked.top_up:
+            self._top_up(findings, scene)
+        receipt = self._receipt(scene, findings)
+        self._save(receipt, finished=False)
+        return receipt
+
+    def _scene(self) -> Scene:
+        with reading(self.database) as session:
+            now = clock(session)
+            deployments = verifications.deployments(session)
+            flips = toggles.history(session, self.spec.toggle) if self.spec.toggle else []
+            proven = verifications.last_proven(session, other_than=self.verification.release)
+        if self._planted is not None:
+            if now - self._planted.at > AGAIN:
+                self._plant()
+            with self.database.session() as session:
+                self._planted = control.planted(session, self._planted.job_id)
+        target = Target(
+            verification_id=self._id,
+            release=self.verification.release,
+            since=self.verification.since,
+            now=now,
+            events=events(self.verification.release, self.verification.since, deployments, flips),
+            previous=proven.release if proven else "",
+            before=(proven.since, proven.finished_at or now) if proven else None,
+        )
+        return Scene(
+            target=target,
+            rules=self.rules,
+            registry=self.registry,
+            spec=self.spec,
+            database=self.database,
+            broker=self.broker,
+            sightings=[
+                detector.look(target.release, target.since, self._planted, now, self.rules.lag)
+                for detector in self.detectors
+            ],
+            orders=self.desk.orders(),
+            hosting=self.hosting,
+        )
+
+    def _judge(self, scene: Scene, check: Check) -> Finding:
+        """What the check says; a source that does not answer is a judgement, too."""
+        since = restarted(scene.target.since, scene.target.events, check.confounded)
+        began = self.monotonic()
+        try:
+            facts = check.look(replace(scene, target=replace(scene.target, since=since)))
+            judgement = check.judge(facts, self.rules)
+        except (DependencyUnreachable, *BROKER_AWAY) as error:
+            judgement = Judgement(
+                verdict=Verdict.INCONCLUSIVE,
+                said=str(error),
+                unreachable=(str(error),),
+                next=("toolkit status",),
+            )
+        except ToolkitError as error:
+            judgement = Judgement(verdict=Verdict.INCONCLUSIVE, said=str(error), next=(error.remedy,))
+        return Finding(
+            check=check.name,
+            phase=check.phase.value,
+            since=since,
+            took=self.monotonic() - began,
+            judgement=judgement,
+        )
+
+    def _top_up(self, findings: Sequence[Finding], scene: Scene) -> None:
+        """Place as many test orders as the rate allows since the last look."""
+        now = self.monotonic()
+        passed, self._looked = now - (self._looked or now - 1.0), now
+        for _ in range(to_place(findings, scene.orders, rate=self.asked.rate, seconds=passed)):
+            self.desk.place("top-up")
+
+    def topping_up(self, receipt: Receipt) -> bool:
+        """True while test orders are still to be placed, or on their way."""
+        return self.asked.top_up and (
+            to_place(receipt.findings, self.desk.orders(), rate=self.asked.rate, seconds=1.0) > 0
+            or any(order.purpose == "top-up" and order.done_at is None for order in self.desk.orders())
+        )
+
+    # What is kept
+
+    def _receipt(self, scene: Scene, findings: tuple[Finding, ...]) -> Receipt:
+        target = scene.target
+        verdict = combined(finding.verdict for finding in findings)
+        _, later = due(target.since, target.now)
+        shown = {finding.phase for finding in findings}
+        found: Receipt = Receipt(
+            verification_id=self._id,
+            release=target.release,
+            previous=target.previous,
+            since=target.since,
+            since_what=self.what,
+            started_at=self.verification.started_at,
+            looked_at=target.now,
+            who=self.verification.who,
+            verdict=verdict,
+            findings=findings,
+            later={phase: at for phase, at in later.items() if phase not in shown},
+            events=target.events,
+            sources={one.source: sight(one) for one in scene.sightings},
+            test_orders=len(scene.orders),
+            left=sum(order.cleaned_at is None for order in scene.orders),
+        )
+        if verdict is Verdict.REGRESSION:
+            with reading(self.database) as session:
+                ways = rescue.look(session, self.spec, target)
+            found = msgspec.structs.replace(found, rescues=ways)
+        return found
+
+    def finish(self, receipt: Receipt) -> Receipt:
+        """The verdict: what is pending is inconclusive now; test orders are taken away, and the receipt is kept for good."""
+        left = self.desk.clean() if self._trying else 0
+        if self._trying:
+            with self.database.session() as session:
+                control.settle(session)
+        findings = tuple(
+            msgspec.structs.replace(one, judgement=settled(one.judgement)) for one in receipt.findings
+        )
+        if left:
+            findings = tuple(_unclean(finding, left) for finding in findings)
+        done = msgspec.structs.replace(
+            receipt,
+            findings=findings,
+            verdict=combined(finding.verdict for finding in findings),
+            left=left,
+            plots=self._plots(self._target) if self._target else Plots(),
+        )
+        self._save(done, finished=True)
+        return done
+
+    def leave(self) -> None:
+        """Stop here; whoever resumes goes on."""
+        with self.database.session() as session:
+            verifications.leave(session, self._id, self.runner)
+
+    def _plots(self, target: Target) -> Plots:
+        with reading(self.database) as session:
+            moments = plots.moments(session, target.release, self.spec.name, target.since, target.now)
+            durations = plots.durations(session, target.release, self.spec.name, target.since, target.now)
+            before = (
+                plots.durations(session, target.previous, self.spec.name, *target.before)
+                if target.before
+                else []
+            )
+        return Plots(
+            slice=plots.slice_of(target.since, target.now),
+            moments=tuple(Moment(*one) for one in moments),
+            durations=tuple(durations),
+            before=tuple(before),
+        )
+
+    def _save(self, receipt: Receipt, *, finished: bool) -> None:
+        with self.database.session() as session:
+            mine = verifications.keep(
+                session,
+                self._id,
+                self.runner,
+                verdict=receipt.verdict.value if finished else Verdict.PENDING.value,
+                receipt=msgspec.json.encode(receipt).decode(),
+                finished=finished,
+            )
+        if not mine:
+            raise Refused(
+                f"somebody else runs verification {self._id} now",
+                remedy=f"toolkit verify-deploy --resume {self._id}, once that one has ended",
+            )
+
+
+def sight(one: Sighting) -> str:
+    """How a source is, for people."""
+    if one.sight is Sight.SEEN and one.after is not None:
+        return f"saw the planted error after {one.after:.1f} s"
+    return f"{one.sight.value}: {one.detail}" if one.detail else one.sight.value
+
+
+def _unclean(finding: Finding, left: int) -> Finding:
+    """An end-to-end check that left something behind has not passed."""
+    if finding.phase != Phase.SHORT_TERM.value or finding.verdict is not Verdict.PROVEN:
+        return finding
+    judgement = msgspec.structs.replace(
+        finding.judgement,
+        verdict=Verdict.REGRESSION,
+        said=f"{left} rows of test orders could not be taken away; {finding.judgement.said}",
+    )
+    return msgspec.structs.replace(finding, judgement=judgement)
