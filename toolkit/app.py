@@ -9,15 +9,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
-import signal
 import socket
-import sys
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from threading import Event
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -327,115 +324,3 @@ class App:
         from toolkit.toggle.flip import Flipper
 
         return Flipper(self.database, self.tracing.tracer, self.log, self.settings.operator)
-
-    def supervise(self, processes: int) -> int:
-        """Run the supervisor of this host until SIGTERM or SIGINT; a second one ends the workers. Returns 0."""
-        from toolkit.broker import connection, supervisor
-        from toolkit.broker.account import Account
-        from toolkit.broker.endpoint import Endpoint
-        from toolkit.broker.keeper import Keeper, Outages
-        from toolkit.broker.reconcile import Reconciler
-        from toolkit.broker.relay import Doorbell, Relay
-        from toolkit.broker.span_store import SpanStore
-        from toolkit.telemetry import catalog
-        from toolkit.toggle.gauges import ToggleGauges
-
-        self.require_schema()
-        connection.check(self.broker, self.redis_url)
-        settings = self.settings
-        metrics = self.metrics
-        identity = supervisor.identity(self.host)
-        watcher = self.watch("supervisor", identity)
-        gauges = ToggleGauges(watcher, metrics, self.log, lambda: datetime.now(UTC))
-        watcher.listeners.append(gauges.heard)
-        watcher.start()
-        relay = Relay(self.database, self.broker, self.registry, self.log)
-        outages = Outages(self.log)
-        longest = max((spec.timeout for spec in self.registry), default=0.0) + supervisor.GRACE + 60.0
-        account = Account(self.database, metrics, f"{identity}.", longest)
-        host = supervisor.Supervisor(
-            command=lambda fd, queue, name: [
-                sys.executable,
-                "-m",
-                "toolkit.worker_process",
-                str(os.getpid()),
-                str(fd),
-                queue,
-                name,
-            ],
-            environment=settings.for_child(database_url=self.database_url, redis_url=self.redis_url),
-            processes=processes,
-            queues=self.registry.queues,
-            identity=identity,
-            database=self.database,
-            broker=self.broker,
-            relay=relay,
-            doorbell=Doorbell(self.database_url),
-            keeper=Keeper(
-                database=self.database,
-                broker=self.broker,
-                queues=self.registry.queues,
-                reconciler=Reconciler(self.database, self.broker, relay),
-                metrics=metrics,
-                outages=outages,
-                workers=lambda: host.workers(),  # noqa: PLW0108  `host` is bound below
-                lease=settings.lease,
-                now=lambda: datetime.now(UTC),
-                more={"toggles": (1.0, gauges.run_once), "account": (10.0, account.run_once)},
-            ),
-            outages=outages,
-            metrics=metrics,
-            account=account,
-            spans=SpanStore(self.database, metrics.dropped),
-            export=self.export,
-            log=self.log,
-        )
-
-        def health(_: str) -> tuple[int, str, bytes]:
-            return (
-                (200, "text/plain", b"ok\n")
-                if host.alive()
-                else (503, "text/plain", b"the loop stands still\n")
-            )
-
-        def readiness(_: str) -> tuple[int, str, bytes]:
-            reasons = host.not_ready()
-            return (
-                (503, "text/plain", "".join(f"{one}\n" for one in reasons).encode())
-                if reasons
-                else (200, "text/plain", b"ready\n")
-            )
-
-        endpoint = Endpoint(
-            settings.metrics_host,
-            settings.metrics_port,
-            {
-                "/metrics": lambda accept: (200, *metrics.exposition(accept)),
-                "/healthz": health,
-                "/readyz": readiness,
-            },
-        )
-        stop, kill = Event(), Event()
-        with _stopping(stop, kill):
-            endpoint.start()
-            catalog.emit(self.log, catalog.METRICS_SERVED, url=f"{endpoint.url}/metrics")
-            try:
-                host.run(stop, kill)
-            finally:
-                endpoint.close()
-        return 0
-
-
-@contextmanager
-def _stopping(stop: Event, kill: Event) -> Iterator[None]:
-    """SIGTERM and SIGINT ask to stop; the second one insists."""
-
-    def asked(_signum: int, _frame: object) -> None:
-        (kill if stop.is_set() else stop).set()
-
-    before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -24,6 +24,8 @@ def command(processes: int | None) -> int:
     Stop it with SIGTERM or Ctrl-C: jobs in hand are finished first; a second one ends them, and they run again elsewhere.
     Logs go to stderr: lines on a terminal, JSON in a pipe.
     """
+    from toolkit.serve import supervise
+
     settings = Settings.from_env()
     with App(settings) as app:
-        return app.supervise(processes or settings.processes)
+        return supervise(app, processes or settings.processes)
