@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from jobs.images.spec import SPEC
@@ -20,16 +19,15 @@ from toolkit.replay.plan import Judged, PlanHash, Verdict, decide, decode, loops
 from toolkit.replay.select import Assessed
 
 SPECS = {SPEC.name: SPEC}
-WHEN = datetime(2025, 10, 11, 17, 16, 22, tzinfo=UTC)
 IDS = '{"purchaseOrderId": "po1", "merchantId": "m1"}'
 
 
 def run(**changes: Any) -> LastRun:
     usual = LastRun(
         run_id="r2", number=2, outcome="failed", reason="integrity", error_type="ForeignKeyViolation", fingerprint="f00d",
-        release="r1", worker="host.1", started_at=WHEN, lease_left=0.0,
+        release="r1", worker="host.1", lease_left=0.0,
     )  # fmt: skip
-    return dataclasses.replace(usual, **changes)
+    return msgspec.structs.replace(usual, **changes)
 
 
 def job(**changes: Any) -> Snapshot:
@@ -37,7 +35,7 @@ def job(**changes: Any) -> Snapshot:
         job_id="j1", job_name=SPEC.name, payload=IDS, outcome="failed", pushed=True, due_in=-1.0, last=run(),
         replayed=None, holder="", in_air=0.0,
     )  # fmt: skip
-    return dataclasses.replace(usual, **changes)
+    return msgspec.structs.replace(usual, **changes)
 
 
 def verdict(snapshot: Snapshot, gone: str = "", **how: Any) -> Judged:
@@ -88,9 +86,9 @@ def test_force_runs_what_loops_and_nothing_else_that_must_not_run() -> None:
 def test_a_lost_run_loops_by_how_it_was_lost() -> None:
     lost = run(outcome="lost", fingerprint="", reason="killed", error_type="SIGSEGV")
 
-    assert loops(job(outcome="lost", last=lost, replayed=dataclasses.replace(lost, run_id="r1")), "r1")
+    assert loops(job(outcome="lost", last=lost, replayed=msgspec.structs.replace(lost, run_id="r1")), "r1")
     assert not loops(
-        job(outcome="lost", last=lost, replayed=dataclasses.replace(lost, error_type="SIGKILL")), "r1"
+        job(outcome="lost", last=lost, replayed=msgspec.structs.replace(lost, error_type="SIGKILL")), "r1"
     )
 
 
@@ -137,12 +135,11 @@ def test_a_plan_is_named_by_its_jobs_verdicts_failed_runs_and_release() -> None:
 
 
 def test_a_job_that_failed_anew_is_not_the_plans_any_more() -> None:
-    planned = Item(job_id="j1", verdict="RUN", detail="", run_id="r1")
     now = Assessed(job(), decode(SPECS, job()), Judged(Verdict.RUN, ""))
 
-    assert recheck(planned, now, force=False).verdict is Verdict.LOOP
-    assert recheck(planned, now, force=True).verdict is Verdict.RUN
-    assert recheck(dataclasses.replace(planned, run_id="r2"), now, force=False).verdict is Verdict.RUN
+    assert recheck("r1", now, force=False).verdict is Verdict.LOOP
+    assert recheck("r1", now, force=True).verdict is Verdict.RUN
+    assert recheck("r2", now, force=False).verdict is Verdict.RUN
 
 
 def test_it_slows_down_and_holds_when_the_system_suffers() -> None:

@@ -1,7 +1,8 @@
 """Replay in the ledger: failed jobs by selection, what is known of them, plans, and the move to asked again.
 
 Choosing and planning stream: memory does not grow with the number of jobs. What moves jobs is for a transaction that
-holds them (`lock`).
+holds them (`take`). A job of a plan is open until it has a flight of that plan, or was found under lock to be no more for it
+(`settle`).
 
 Known weakness: a selection without `since` reads every run that ever failed.
 """
@@ -9,26 +10,20 @@ Known weakness: a selection without `since` reads every run that ever failed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, LiteralString
 
-import msgspec
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from toolkit.errors import NotFound
 from toolkit.ledger.database import Session
-from toolkit.ledger.replay_views import FAILED, Flight, Item, Landed, LastRun, Plan, Selection, Snapshot
+from toolkit.ledger.replay_views import Flight, Item, Landed, LastRun, Plan, Selection, Snapshot
 from toolkit.run import CORE_SKIP_REASONS
 
 _TELLING = "NOT (coalesce(r.outcome, '') = 'skipped' AND r.reason = ANY(%(core)s))"
 """SQL: run `r` tells how its job fares; it is not a delivery that another run had made needless."""
 
-_CANDIDATES = f"""
-SELECT i.job_id FROM toolkit.intent i
-CROSS JOIN LATERAL (SELECT * FROM toolkit.run r WHERE r.job_id = i.job_id AND {_TELLING} ORDER BY r.number DESC LIMIT 1) r
-WHERE i.done_at IS NOT NULL AND i.outcome = ANY(%(failed)s)
-  AND i.job_id IN (SELECT b.job_id FROM toolkit.run b WHERE b.outcome IN ('failed', 'lost')
-                   AND (%(since)s::timestamptz IS NULL OR b.started_at >= %(since)s))
+_FAILURE = """
   AND (%(fingerprint)s = '' OR starts_with(r.fingerprint, %(fingerprint)s))
   AND (%(error)s = '' OR lower(r.error_type) = lower(%(error)s) OR strpos(lower(r.error_message), lower(%(error)s)) > 0)
   AND (%(sqlstate)s = '' OR r.sqlstate = %(sqlstate)s)
@@ -36,29 +31,51 @@ WHERE i.done_at IS NOT NULL AND i.outcome = ANY(%(failed)s)
   AND (%(merchant)s = '' OR i.payload ->> 'merchantId' = %(merchant)s)
   AND (%(release)s = '' OR r.release = %(release)s)
   AND (%(since)s::timestamptz IS NULL OR r.started_at >= %(since)s)
-  AND (%(until)s::timestamptz IS NULL OR r.started_at < %(until)s)
-ORDER BY i.job_id"""
+  AND (%(until)s::timestamptz IS NULL OR r.started_at < %(until)s)"""
 
-_LAST_RUN = """jsonb_build_object('run_id', {0}.run_id, 'number', {0}.number, 'outcome', coalesce({0}.outcome, ''),
-        'reason', {0}.reason, 'error_type', coalesce({0}.error_type, ''), 'fingerprint', coalesce({0}.fingerprint, ''),
-        'release', {0}.release, 'worker', {0}.worker, 'started_at', {0}.started_at,
-        'lease_left', coalesce(extract(epoch FROM {0}.lease_until - clock_timestamp()), 0))"""
+_RUN = """{0}.run_id::text, {0}.number, coalesce({0}.outcome, ''), {0}.reason, coalesce({0}.error_type, ''),
+    coalesce({0}.fingerprint, ''), {0}.release, {0}.worker,
+    CASE WHEN {0}.lease_until IS NULL THEN 0 ELSE extract(epoch FROM {0}.lease_until - clock_timestamp()) END::float8"""
 
-_SNAPSHOTS = f"""
+_SNAPSHOT = f"""
 SELECT i.job_id, i.job_name, i.payload::text,
-    CASE WHEN i.done_at IS NULL THEN '' ELSE coalesce(i.outcome, 'processed') END,
-    i.pushed_at IS NOT NULL, extract(epoch FROM i.due_at - clock_timestamp())::float8,
-    CASE WHEN r.run_id IS NOT NULL THEN {_LAST_RUN.format("r")}::text ELSE 'null' END,
-    CASE WHEN f.run_id IS NOT NULL THEN {_LAST_RUN.format("f")}::text ELSE 'null' END,
-    coalesce(a.holder, ''), coalesce(extract(epoch FROM clock_timestamp() - a.started_at), 0)::float8
-FROM unnest(%(ids)s::text[]) AS asked (job_id) JOIN toolkit.intent i USING (job_id)
+    CASE WHEN i.done_at IS NULL THEN '' ELSE coalesce(i.outcome, 'processed') END, i.pushed_at IS NOT NULL,
+    CASE WHEN i.done_at IS NULL THEN extract(epoch FROM i.due_at - clock_timestamp()) ELSE 0 END::float8,
+    coalesce(a.holder, ''), coalesce(extract(epoch FROM clock_timestamp() - a.started_at), 0)::float8,
+    {_RUN.format("r")}, {_RUN.format("f")}, {{more}}
+FROM {{jobs}}
 LEFT JOIN LATERAL (SELECT * FROM toolkit.run r WHERE r.job_id = i.job_id AND {_TELLING}
                    ORDER BY r.number DESC LIMIT 1) r ON true
 LEFT JOIN toolkit.run f ON f.run_id = r.replay_of
-LEFT JOIN toolkit.flight a ON a.job_id = i.job_id AND a.landed_at IS NULL
+LEFT JOIN LATERAL (SELECT * FROM toolkit.flight a WHERE a.job_id = i.job_id AND a.landed_at IS NULL LIMIT 1) a ON true
+WHERE {{which}}
 ORDER BY i.job_id"""
+"""LIMIT 1 where there is one at most: each job's flight is looked up, where a join would read every flight in the air."""
 
-_RUN = msgspec.json.Decoder(LastRun | None)
+_NAMED = _SNAPSHOT.format(more="''", jobs="toolkit.intent i", which="i.job_id = ANY(%(ids)s)")
+_SELECTED = _SNAPSHOT.format(
+    more="''",
+    jobs="toolkit.intent i",
+    which="i.done_at IS NOT NULL AND i.outcome IN ('failed', 'lost') AND r.run_id IS NOT NULL"
+    " AND i.job_id IN (SELECT b.job_id FROM toolkit.run b WHERE b.outcome IN ('failed', 'lost')"
+    "                  AND (%(since)s::timestamptz IS NULL OR b.started_at >= %(since)s))" + _FAILURE,
+)
+
+_OPEN = """p.replay_id = %(replay_id)s AND p.job_id > %(after)s AND p.settled_at IS NULL AND p.verdict = ANY(%(verdicts)s)
+  AND NOT EXISTS (SELECT FROM toolkit.flight o WHERE o.job_id = p.job_id AND o.replay_id = p.replay_id OFFSET 0)"""
+"""SQL: job `p` of a plan still has to be carried out. OFFSET keeps the planner from reading every flight for a batch."""
+
+_TAKEN = _SNAPSHOT.format(
+    more="coalesce(p.run_id::text, '')",
+    jobs="toolkit.replay_item p JOIN toolkit.intent i USING (job_id)",
+    which=_OPEN + " AND p.job_id <= %(last)s",
+)
+
+_ITEM = (
+    "SELECT p.job_id, p.verdict, p.detail, coalesce(p.run_id::text, '') AS run_id FROM toolkit.replay_item p"
+)
+
+_CORE = sorted(CORE_SKIP_REASONS)
 
 _PLAN = (
     "SELECT replay_id, hash, planned_at, planned_by, release, selection, reason, forced, verdicts, remainder_of,"
@@ -66,29 +83,27 @@ _PLAN = (
 )
 
 
-def candidates(session: Session, selection: Selection, *, fetch: int = 2000) -> Iterator[str]:
-    """The ids of failed jobs that meet the selection, in order; `fetch` of them in memory. The caller is in a transaction."""
+def selected(session: Session, selection: Selection, *, fetch: int) -> Iterator[list[Snapshot]]:
+    """The failed jobs that meet the selection, in the order of their ids, `fetch` at a time. The caller is in a
+    transaction."""
     values = {name: getattr(selection, name) for name in Selection.__dataclass_fields__ if name != "job_ids"}
-    with session.cursor(name="candidates") as cursor:
-        cursor.itersize = fetch
-        cursor.execute(_CANDIDATES, values | {"core": sorted(CORE_SKIP_REASONS), "failed": list(FAILED)})
-        for row in cursor:
-            yield row[0]
+    with session.cursor(name="selected") as cursor:
+        cursor.execute(_SELECTED, values | {"core": _CORE})
+        while rows := cursor.fetchmany(fetch):
+            yield [_snapshot(row) for row in rows]
 
 
 def snapshots(session: Session, job_ids: Sequence[str]) -> list[Snapshot]:
     """What the ledger knows of these jobs now, in the order of their ids; unknown ones are left out."""
-    rows: Sequence[Any] = session.execute(
-        _SNAPSHOTS, {"ids": list(job_ids), "core": sorted(CORE_SKIP_REASONS)}
-    ).fetchall()
-    return [
-        Snapshot(
-            job_id=row[0], job_name=row[1], payload=row[2], outcome=row[3], pushed=row[4], due_in=row[5],
-            last=_RUN.decode(row[6]), replayed=_RUN.decode(row[7]),
-            holder=row[8], in_air=row[9],
-        )
-        for row in rows
-    ]  # fmt: skip
+    rows = session.execute(_NAMED, {"ids": list(job_ids), "core": _CORE}).fetchall()
+    return [_snapshot(row) for row in rows]
+
+
+def _snapshot(row: Sequence[Any]) -> Snapshot:
+    last = LastRun(*row[8:17]) if row[8] is not None else None
+    replayed = LastRun(*row[17:26]) if row[17] is not None else None
+    job_id, job_name, payload, outcome, pushed, due_in, holder, in_air = row[:8]
+    return Snapshot(job_id, job_name, payload, outcome, pushed, due_in, last, replayed, holder, in_air)
 
 
 def new_plan(session: Session, *, who: str, release: str, selection: Mapping[str, Any], reason: str, forced: bool,
@@ -104,18 +119,10 @@ def new_plan(session: Session, *, who: str, release: str, selection: Mapping[str
 
 def add_items(session: Session, replay_id: int, items: Sequence[Item]) -> None:
     """More jobs of a plan that is being made."""
-    session.execute(
-        "INSERT INTO toolkit.replay_item (replay_id, job_id, verdict, detail, run_id)"
-        " SELECT %s, job_id, verdict, detail, nullif(run_id, '')::uuid"
-        " FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS i (job_id, verdict, detail, run_id)",
-        (
-            replay_id,
-            [item.job_id for item in items],
-            [item.verdict for item in items],
-            [item.detail for item in items],
-            [item.run_id for item in items],
-        ),
-    )
+    columns = "replay_id, job_id, verdict, detail, run_id"
+    with session.cursor() as cursor, cursor.copy(f"COPY toolkit.replay_item ({columns}) FROM STDIN") as copy:
+        for item in items:
+            copy.write_row((replay_id, item.job_id, item.verdict, item.detail, item.run_id or None))
 
 
 def seal(session: Session, replay_id: int, digest: str, verdicts: Mapping[str, int]) -> Plan:
@@ -127,10 +134,10 @@ def seal(session: Session, replay_id: int, digest: str, verdicts: Mapping[str, i
     return plan(session, replay_id)
 
 
-def plan(session: Session, replay_id: int) -> Plan:
+def plan(session: Session, replay_id: int, *, lock: LiteralString = "") -> Plan:
     """The plan of that id, which exists."""
     with session.cursor(row_factory=class_row(Plan)) as cursor:
-        found = cursor.execute(f"{_PLAN} WHERE replay_id = %s", (replay_id,)).fetchone()
+        found = cursor.execute(f"{_PLAN} WHERE replay_id = %s {lock}", (replay_id,)).fetchone()
     assert found is not None  # noqa: S101  nothing deletes plans
     return found
 
@@ -166,8 +173,7 @@ def items(session: Session, replay_id: int, limit: int, *, after: str = "") -> l
     """Up to `limit` of a plan's jobs, in order."""
     with session.cursor(row_factory=class_row(Item)) as cursor:
         return cursor.execute(
-            "SELECT job_id, verdict, detail, coalesce(run_id::text, '') AS run_id FROM toolkit.replay_item"
-            " WHERE replay_id = %s AND job_id > %s ORDER BY job_id LIMIT %s",
+            f"{_ITEM} WHERE p.replay_id = %s AND p.job_id > %s ORDER BY p.job_id LIMIT %s",
             (replay_id, after, limit),
         ).fetchall()
 
@@ -178,19 +184,47 @@ def open_items(
     """Up to `limit` jobs that still have to be carried out, in order, after that id."""
     with session.cursor(row_factory=class_row(Item)) as cursor:
         return cursor.execute(
-            "SELECT job_id, verdict, detail, coalesce(run_id::text, '') AS run_id FROM toolkit.replay_item"
-            " WHERE replay_id = %s AND job_id > %s AND settled_at IS NULL AND verdict = ANY(%s) ORDER BY job_id LIMIT %s",
-            (replay_id, after, list(verdicts), limit),
+            f"{_ITEM} WHERE {_OPEN} ORDER BY p.job_id LIMIT %(limit)s",
+            {"replay_id": replay_id, "after": after, "verdicts": list(verdicts), "limit": limit},
         ).fetchall()
 
 
 def count_open(session: Session, replay_id: int, verdicts: Sequence[str]) -> int:
     """How many jobs of a plan still have to be carried out."""
     row: Any = session.execute(
-        "SELECT count(*) FROM toolkit.replay_item WHERE replay_id = %s AND settled_at IS NULL AND verdict = ANY(%s)",
-        (replay_id, list(verdicts)),
+        f"SELECT count(*) FROM toolkit.replay_item p WHERE {_OPEN}",
+        {"replay_id": replay_id, "after": "", "verdicts": list(verdicts)},
     ).fetchone()
     return int(row[0])
+
+
+def careful(session: Session, lock_timeout: str) -> None:
+    """From here to the end of the transaction: wait so long for a lock, and find a batch by index. A plan that was just made
+    has no statistics; without them PostgreSQL thinks it small, and would read and sort all of it for each batch."""
+    session.execute(
+        "SELECT set_config('lock_timeout', %s, true), set_config('enable_sort', 'off', true),"
+        " set_config('enable_bitmapscan', 'off', true)",
+        (lock_timeout,),
+    )
+
+
+def take(
+    session: Session, replay_id: int, verdicts: Sequence[str], limit: int, *, after: str
+) -> tuple[str, list[tuple[Snapshot, str]]]:
+    """Hold up to `limit` jobs that still have to be carried out, in order, after that id, until the transaction ends: no other
+    replay decides about them meanwhile. Returns the last one's id ('' when none is left), and those that nobody else had
+    carried out by the time that they were held, as they are then, each with the failed run that was planned. Waits."""
+    values = {"replay_id": replay_id, "after": after, "verdicts": list(verdicts), "core": _CORE}
+    row: Any = session.execute(
+        f"WITH wanted AS (SELECT p.job_id FROM toolkit.replay_item p WHERE {_OPEN} ORDER BY p.job_id LIMIT %(limit)s)"
+        " SELECT max(job_id), toolkit.lock_jobs(array_agg(job_id)) FROM wanted",
+        values | {"limit": limit},
+    ).fetchone()
+    if row[0] is None:
+        return "", []
+    # A statement of its own: it sees what was committed while the one above waited.
+    rows = session.execute(_TAKEN, values | {"last": row[0]}).fetchall()
+    return row[0], [(_snapshot(one), one[26]) for one in rows]
 
 
 def start(session: Session, replay_id: int, who: str, reason: str, *, forced: bool) -> bool:
@@ -215,17 +249,12 @@ def finish(session: Session, replay_id: int, ending: str) -> None:
 
 def hold_plan(session: Session, replay_id: int, *, alone: bool = False) -> Plan:
     """The plan, kept from being stopped until the transaction ends; `alone`: nobody carries it out meanwhile either."""
-    strength = "NO KEY UPDATE" if alone else "SHARE"
-    session.execute(f"SELECT FROM toolkit.replay WHERE replay_id = %s FOR {strength}", (replay_id,))
-    return plan(session, replay_id)
+    return plan(session, replay_id, lock="FOR NO KEY UPDATE" if alone else "FOR SHARE")
 
 
-def lock(session: Session, job_ids: Sequence[str]) -> None:
-    """Hold these jobs until the transaction ends: no other replay decides about them, no run begins. Waits."""
-    session.execute("SELECT toolkit.lock_jobs(%s)", (list(job_ids),))
-
-
-def reopen(session: Session, replay_id: int, holder: str, moves: Sequence[tuple[Snapshot, str | None]]) -> set[str]:  # fmt: skip
+def reopen(
+    session: Session, replay_id: int, holder: str, moves: Sequence[tuple[Snapshot, str | None]]
+) -> list[str]:
     """Move jobs that this transaction holds to asked again, with their payload in a newer form where one is given.
     Returns those that were moved."""
     rows = session.execute(
@@ -239,11 +268,11 @@ def reopen(session: Session, replay_id: int, holder: str, moves: Sequence[tuple[
             [payload for _, payload in moves],
         ),
     ).fetchall()
-    return {row[0] for row in rows}
+    return [row[0] for row in rows]
 
 
 def settle(session: Session, replay_id: int, judged: Sequence[Item]) -> None:
-    """These jobs of the plan are carried out; their verdicts are those under lock."""
+    """These jobs of the plan are not moved: their verdicts under lock say why. (A job that is moved has a flight.)"""
     session.execute(
         "UPDATE toolkit.replay_item i SET settled_at = clock_timestamp(), settled = n.verdict, settled_detail = n.detail"
         " FROM unnest(%s::text[], %s::text[], %s::text[]) AS n (job_id, verdict, detail)"
@@ -273,7 +302,7 @@ def flights(session: Session, job_id: str) -> list[Flight]:
         return cursor.execute(
             "SELECT f.job_id, coalesce(f.replay_of::text, '') AS replay_of, p.hash, f.holder, p.reason, f.started_at,"
             " f.landed_at, coalesce(f.outcome, '') AS outcome FROM toolkit.flight f JOIN toolkit.replay p USING (replay_id)"
-            " WHERE f.job_id = %s ORDER BY f.flight_id",
+            " WHERE f.job_id = %s ORDER BY f.after",
             (job_id,),
         ).fetchall()
 

@@ -18,7 +18,7 @@ from threading import Event
 from toolkit.jobspec import Registry
 from toolkit.ledger import audit, replays
 from toolkit.ledger.database import Database, Session
-from toolkit.ledger.replay_views import Item, Landed, Plan, Selection
+from toolkit.ledger.replay_views import Item, Landed, Plan, Selection, Snapshot
 from toolkit.replay.pace import Limits, Load, pace, room
 from toolkit.replay.plan import Judged, PlanHash, Verdict, item
 from toolkit.replay.select import Assessed, assess, make_plan
@@ -32,9 +32,9 @@ POLL = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One batch: the jobs that were opened, those whose verdict has changed since the plan, and the last job's id."""
+    """One batch: how many jobs were opened, those whose verdict has changed since the plan, and the last job's id."""
 
-    moved: tuple[str, ...]
+    moved: int
     changed: tuple[Item, ...]
     last: str
 
@@ -98,28 +98,26 @@ class Replays:
     def step(self, plan: Plan, limit: int, *, after: str = "") -> Step | None:
         """Carry out up to `limit` jobs of a plan that was begun, after that job id; None when none is left."""
         with self.database.session() as session, session.transaction():
-            session.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            replays.careful(session, LOCK_TIMEOUT)
             if replays.hold_plan(session, plan.replay_id).ending:
                 return None
-            wanted = replays.open_items(session, plan.replay_id, attempted(plan), limit, after=after)
-            if not wanted:
-                return None
-            replays.lock(session, [one.job_id for one in wanted])
-            # Another process may have carried some of them out while this one waited for the locks.
-            mine = replays.open_items(session, plan.replay_id, attempted(plan), limit, after=after)
-            ids = {one.job_id for one in wanted}
-            return self._settle(session, plan, [one for one in mine if one.job_id in ids], wanted[-1].job_id)
+            last, held = replays.take(session, plan.replay_id, attempted(plan), limit, after=after)
+            return self._settle(session, plan, held, last) if last else None
 
-    def _settle(self, session: Session, plan: Plan, items: Sequence[Item], last: str) -> Step:
-        planned = {one.job_id: one for one in items}
-        found = assess(session, self.registry, list(planned), release=self.release, force=plan.forced)
-        judged = [(one, recheck(planned[one.snapshot.job_id], one, force=plan.forced)) for one in found]
+    def _settle(self, session: Session, plan: Plan, held: Sequence[tuple[Snapshot, str]], last: str) -> Step:
+        found = assess(
+            session, self.registry, [one for one, _ in held], release=self.release, force=plan.forced
+        )
+        judged = [
+            (one, recheck(run_id, one, force=plan.forced))
+            for one, (_, run_id) in zip(found, held, strict=True)
+        ]
         moves = [(one.snapshot, one.decoded.upcast) for one, now in judged if now.verdict is Verdict.RUN]
-        moved = replays.reopen(session, plan.replay_id, self.who, moves) if moves else set()
-        settled = [item(one.snapshot, now) for one, now in judged]
-        replays.settle(session, plan.replay_id, settled)
-        changed = tuple(one for one in settled if one.verdict != Verdict.RUN)
-        return Step(tuple(sorted(moved)), changed, last)
+        moved = replays.reopen(session, plan.replay_id, self.who, moves) if moves else []
+        changed = [item(one.snapshot, now) for one, now in judged if now.verdict is not Verdict.RUN]
+        if changed:
+            replays.settle(session, plan.replay_id, changed)
+        return Step(len(moved), tuple(changed), last)
 
     def finish(self, plan: Plan) -> None:
         """Everything was carried out."""
@@ -218,7 +216,7 @@ class _Flightplan:
                 self.replays.finish(self.plan)
                 return Ended("done")
             self.after = step.last
-            moved += len(step.moved)
+            moved += step.moved
             self._count(step)
             self.stop.wait(now.wait)
         return None
@@ -251,7 +249,7 @@ class _Flightplan:
             self.watch(self.told)
 
     def _count(self, step: Step) -> None:
-        self.told.moved += len(step.moved)
+        self.told.moved += step.moved
         self.told.changed.update(one.verdict for one in step.changed)
         self.told.examples = [*self.told.examples, *step.changed][:20]
         self.watch(self.told)
@@ -262,10 +260,10 @@ def attempted(plan: Plan) -> list[str]:
     return [Verdict.RUN, Verdict.LOOP] if plan.forced else [Verdict.RUN]
 
 
-def recheck(planned: Item, now: Assessed, *, force: bool) -> Judged:
-    """The verdict under lock on a job that was planned to run. A job that failed anew since then is not the plan's any
-    more. Pure."""
+def recheck(planned: str, now: Assessed, *, force: bool) -> Judged:
+    """The verdict under lock on a job that was planned to run. `planned`: the run that had failed then; a job that failed anew
+    since is not the plan's any more. Pure."""
     last = now.snapshot.last
-    if now.judged.verdict is Verdict.RUN and not force and last is not None and last.run_id != planned.run_id:
+    if now.judged.verdict is Verdict.RUN and not force and last is not None and last.run_id != planned:
         return Judged(Verdict.LOOP, f"failed again since it was planned, as run {last.number}: plan it anew")
     return now.judged

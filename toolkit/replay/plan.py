@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -33,8 +32,7 @@ class Verdict(StrEnum):
     LOOP = "LOOP"
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(msgspec.Struct, frozen=True):
     """A payload of today's form, or why there is none. `upcast` is its JSON when the ledger has it in an older form."""
 
     payload: Payload | None
@@ -42,8 +40,7 @@ class Decoded:
     upcast: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(msgspec.Struct, frozen=True):
     """A verdict on a job, and why."""
 
     verdict: Verdict

@@ -19,35 +19,38 @@ CREATE TABLE toolkit.replay (
 COMMENT ON TABLE toolkit.replay IS 'Plans to run failed jobs again, and how far each was carried out.';
 CREATE INDEX replay_hash ON toolkit.replay (hash, replay_id);
 CREATE INDEX replay_unfinished ON toolkit.replay (replay_id) WHERE started_at IS NOT NULL AND finished_at IS NULL;
+-- In place of foreign keys on replay_item and flight, which look the same plan up for each of 300,000 jobs: whoever writes
+-- there holds the plan's row, and no plan is ever deleted.
+CREATE TRIGGER keep_plans BEFORE DELETE OR TRUNCATE ON toolkit.replay
+    FOR EACH STATEMENT EXECUTE FUNCTION toolkit.refuse_change();
 
 CREATE TABLE toolkit.replay_item (
-    replay_id  bigint NOT NULL REFERENCES toolkit.replay ON DELETE CASCADE,
+    replay_id  bigint NOT NULL,                   -- of toolkit.replay
     job_id     text NOT NULL,
     verdict    text NOT NULL,                     -- when it was planned
     detail     text NOT NULL,
     run_id     uuid,                              -- the failed run
-    settled_at timestamptz,                       -- when it was carried out, or found that it must not be
-    settled    text,                              -- the verdict under lock: RUN means that the job was moved
+    settled_at timestamptz,                       -- not moved; a job that this plan moved has a flight of this plan
+    settled    text,                              -- the verdict under lock that says why
     settled_detail text,
     PRIMARY KEY (replay_id, job_id)
 );
 
 CREATE TABLE toolkit.flight (
-    flight_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     job_id     text NOT NULL REFERENCES toolkit.intent ON DELETE CASCADE,
     after      integer NOT NULL,                  -- number of the failed run
     replay_of  uuid,                              -- the failed run
-    replay_id  bigint NOT NULL REFERENCES toolkit.replay,
+    replay_id  bigint NOT NULL,                   -- of toolkit.replay
     holder     text NOT NULL,                     -- the operator
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     landed_at  timestamptz,
     outcome    text,                              -- that the job ended in; null: in the air
-    payload_before jsonb                          -- the old form, where the job was replayed in a newer one
+    payload_before jsonb,                         -- the old form, where the job was replayed in a newer one
+    PRIMARY KEY (job_id, after)                   -- one flight a failed run, ever
 ) WITH (fillfactor = 85);
 COMMENT ON TABLE toolkit.flight IS 'One replay of one job, from asked again to done again.';
-CREATE UNIQUE INDEX flight_one ON toolkit.flight (job_id) WHERE landed_at IS NULL; -- one flight a job
-CREATE UNIQUE INDEX flight_of ON toolkit.flight (job_id, after);                    -- and one a failed run, ever
-CREATE INDEX flight_replay ON toolkit.flight (replay_id, outcome);
+CREATE UNIQUE INDEX flight_one ON toolkit.flight (job_id) WHERE landed_at IS NULL; -- and one a job at a time
+CREATE UNIQUE INDEX flight_replay ON toolkit.flight (replay_id, job_id);            -- and one a job of a plan
 
 -- Move jobs from failed or lost to asked again: the next runs are replays of `p_run_ids`, attempts start fresh, the relay
 -- pushes them. Atomic with the flights that say who did it. The caller has checked under toolkit.lock_jobs that they may
@@ -78,12 +81,12 @@ BEGIN
 END $$;
 
 -- Wait for and hold these jobs until the transaction ends, always in the same order, so that no two replays decide about a
--- job at once and none waits for another in a circle.
+-- job at once and none waits for another in a circle. Their rows are not locked: a job that is done stays as it is unless a
+-- replay opens it, and toolkit.reopen_jobs looks once more.
 CREATE FUNCTION toolkit.lock_jobs(p_job_ids text[]) RETURNS void
 LANGUAGE sql AS $$
     SELECT pg_advisory_xact_lock(key)
     FROM (SELECT DISTINCT hashtextextended('toolkit.replay:' || id, 0) AS key FROM unnest(p_job_ids) id ORDER BY key) keys;
-    SELECT FROM toolkit.intent i WHERE i.job_id = ANY (p_job_ids) ORDER BY i.job_id FOR NO KEY UPDATE;
 $$;
 
 -- A flight lands when its job is done again, whoever ended it.
