@@ -64,7 +64,9 @@ class App:
     @cached_property
     def registry(self) -> Registry:
         """The jobs that may run."""
-        return Registry.named(self.settings.jobs)
+        from toolkit.verify import control
+
+        return dataclasses.replace(Registry.named(self.settings.jobs), own={control.SPEC.name: control.SPEC})
 
     @cached_property
     def database_url(self) -> str:

@@ -2,7 +2,7 @@
 
 A planted violation goes the whole way of a real one: `verify-deploy` asks for the control job (toolkit/verify/control.py), a
 worker of the deployed release runs it and meets SQLSTATE 23503 in temporary tables, rolled back; its run, counters and logs
-tell of constraint CONSTRAINT. A detector that does not show it within Rules.lag is blind, whatever else it says.
+tell of constraint CONTROL_CONSTRAINT. A detector that does not show it within Rules.lag is blind, whatever else it says.
 """
 
 from __future__ import annotations
@@ -49,11 +49,14 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """The control of a verification: its job, when it was asked for, and the run that met the violation (None: not yet)."""
+    """The control of a verification: its job, when it was asked for, when the run that met the violation ended (None: not yet),
+    and its trace. `trouble`: why no run will meet it, '' while one may."""
 
     job_id: str
     at: datetime
     run_at: datetime | None
+    trace_id: str = ""
+    trouble: str = ""
 
 
 class Detector(Protocol):
