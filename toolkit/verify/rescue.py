@@ -1,0 +1,124 @@
+"""The ways back from a bad release, the fastest first, by what was measured here.
+
+    rescues = look(session, spec, target)          # reads the ledger
+    rescues = ranked(facts)                        # pure
+
+- switch off: how long the processes took to acknowledge the toggle's last flip. Older flips leave no times in the ledger.
+- roll back: from the mark of an older release to its first run, when that has happened here.
+
+What was never measured comes last, and says so. Both stand in runbooks/rollback.md.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from toolkit.jobspec import JobSpec
+from toolkit.ledger import rollbacks, toggles, verifications
+from toolkit.ledger.database import Session
+from toolkit.ledger.rollbacks import Rollback
+from toolkit.ledger.toggles import SeenBy, Toggle
+from toolkit.verify.check import Target
+from toolkit.verify.verdict import Rescue
+
+RUNBOOK: Final = "runbooks/rollback.md"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the ledger knows of ways back. `toggle` is '' for a job without one; `standing` is its present version (None:
+    never flipped); `previous` is the release before ('' for none); `vercel`: the importer's project there is configured."""
+
+    verification_id: int
+    release: str
+    previous: str
+    toggle: str = ""
+    standing: Toggle | None = None
+    seen: Sequence[SeenBy] = ()
+    rollbacks: Sequence[Rollback] = ()
+    vercel: bool = False
+
+
+def look(session: Session, spec: JobSpec, target: Target, *, vercel: bool = False) -> tuple[Rescue, ...]:
+    """The ways back as they are now. Reads only."""
+    named = spec.toggle
+    before = [
+        one.release
+        for one in verifications.deployments(session)
+        if one.at < target.since and one.release != target.release
+    ]
+    return ranked(
+        Facts(
+            verification_id=target.verification_id,
+            release=target.release,
+            previous=target.previous or next(iter(before), ""),
+            toggle=named,
+            standing=toggles.read(session, [named]).get(named) if named else None,
+            seen=toggles.seen_by(session, named) if named else (),
+            rollbacks=rollbacks.rollbacks(session),
+            vercel=vercel,
+        )
+    )
+
+
+def ranked(facts: Facts) -> tuple[Rescue, ...]:
+    """The ways back, the fastest that was measured first. A toggle that is off already is none."""
+    ways = [*_switch(facts), _rollback(facts)]
+    return tuple(sorted(ways, key=lambda way: (way.seconds is None, way.seconds or 0.0)))
+
+
+def _switch(facts: Facts) -> list[Rescue]:
+    standing = facts.standing
+    if not facts.toggle or (
+        standing is not None and not standing.enabled and not any(standing.pins.values())
+    ):
+        return []
+    took = effect(standing, facts.seen) if standing else []
+    reason = shlex.quote(f"verify-deploy {facts.verification_id}: regression of {facts.release}")
+    return [
+        Rescue(
+            name="switch off",
+            command=f"toolkit toggle off {facts.toggle} --reason {reason}",
+            seconds=max(took, default=None),
+            measured=f"{len(took)} processes acknowledged its last flip, version {standing.version}; the slowest"
+            if took and standing
+            else "no process that runs now has seen a flip",
+        )
+    ]
+
+
+def effect(standing: Toggle, seen: Sequence[SeenBy]) -> list[float]:
+    """Seconds from the flip to each acknowledgement, of processes that ran before it. One that is connected and has not
+    acknowledged makes it unknown: it is not over."""
+    ran = [one for one in seen if one.started_at < standing.at]
+    if any(one.connected and one.version != standing.version for one in ran):
+        return []
+    return [
+        (one.acked_at - standing.at).total_seconds()
+        for one in ran
+        if one.acked_at is not None and one.version == standing.version
+    ]
+
+
+def _rollback(facts: Facts) -> Rescue:
+    took = [(one.ran - one.at).total_seconds() for one in facts.rollbacks]
+    mark = f"toolkit verify-deploy mark --release {shlex.quote(facts.previous)}" if facts.previous else ""
+    to = facts.previous or "the release before"
+    if facts.vercel:
+        name, command = (
+            f"roll back to {to} at Vercel ({RUNBOOK})",
+            " && ".join(filter(None, ("vercel rollback", mark))),
+        )
+    else:
+        name, command = f"roll back: redeploy {to} ({RUNBOOK}), then mark it", mark
+    return Rescue(
+        name=name,
+        command=command or "toolkit verify-deploy mark --release PREVIOUS",
+        seconds=max(took, default=None),
+        measured=f"{len(took)} rollbacks, from the mark to the first run; the slowest"
+        if took
+        else "no release was marked again and ran",
+    )
