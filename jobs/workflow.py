@@ -9,10 +9,11 @@ Known weakness: PostgreSQL refuses COPY into a table whose row-level security bi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, cast
 
@@ -23,8 +24,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
 from jobs import catalog
-from jobs.orders.model import OrderHeader, OrderLine
-from jobs.orders.read import OrderFile
+from jobs.orders.model import Order, OrderHeader, OrderLine
 from toolkit.errors import AlreadyImported, NotFound
 from toolkit.run import Mode
 
@@ -50,7 +50,7 @@ class ImportedOrder:
 
 def import_order(
     connection: Connection,
-    order: OrderFile,
+    order: Order,
     *,
     ask: Callable[[Connection, Mapping[str, str]], str],
     now: datetime,
@@ -70,6 +70,7 @@ def import_order(
     Raises AlreadyImported before any write, InputFileError when the file has changed since it was checked;
     errors of COPY are psycopg's own, not wrapped by SQLAlchemy. After an error, roll back.
     """
+    began = time.monotonic()
     header, moment = order.header, catalog.utc_ms(now)
     _alone(connection, header)
     if found := _existing(connection, header):
@@ -91,7 +92,7 @@ def import_order(
             status="completed",
             mode=chosen.value,
             startedAt=moment,
-            completedAt=moment,
+            completedAt=catalog.utc_ms(now + timedelta(seconds=time.monotonic() - began)),
         )
     )
     payload = {"purchaseOrderId": order_id, "merchantId": header.merchant_id, "workflowId": workflow_id}

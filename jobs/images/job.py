@@ -175,7 +175,9 @@ class _Work:
     def _search_one(self, draft: Draft) -> Searched:
         started = time.monotonic()
         with self.context.span("images.search", **{"product.sku": draft.sku or ""}) as span:
-            product = Product(draft.id, draft.sku or "", draft.name, draft.product_url)
+            product = Product(
+                draft.id, draft.sku or "", draft.name, draft.product_url, self.payload.merchant_id
+            )
             try:
                 result = self.resources.search(product)
             except TransientError as error:

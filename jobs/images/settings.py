@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from jobs.images.search.urls import normalise_url
 from toolkit.settings import Settings, count, flag, positive_seconds
 
 T = TypeVar("T")
@@ -42,6 +43,9 @@ class ImageSettings:
     allow_private: bool = False
     """ALLOW_PRIVATE: also connect to loopback, private and link-local addresses. For the demo and tests: product URLs
     come from outside, and in production this would let them reach into the network."""
+    test_page: str = ""
+    """TEST_PAGE: a product page of the shop's own, which verify-deploy's test orders are searched on for real; unset: they
+    are answered in the house."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ImageSettings:
@@ -65,4 +69,5 @@ class ImageSettings:
             min_side=of("MIN_SIDE", count, usual.min_side),
             max_pixels=of("MAX_PIXELS", count, usual.max_pixels),
             allow_private=of("ALLOW_PRIVATE", flag, usual.allow_private),
+            test_page=of("TEST_PAGE", normalise_url, usual.test_page),
         )

@@ -32,8 +32,8 @@ class DraftOutcome(StrEnum):
     WRONG_MERCHANT = "wrong_merchant"
 
 
-SOURCES = ("product_page", "memory")
-"""Image sources, as metric labels; `memory` is the benchmark's."""
+SOURCES = ("product_page", "sample", "memory")
+"""Image sources, as metric labels; `sample` is verify-deploy's, `memory` the benchmark's."""
 
 TRANSIENT = "transient"
 SEARCH_OUTCOMES = (*SearchOutcome, TRANSIENT)

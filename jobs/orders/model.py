@@ -7,10 +7,10 @@ number of the field in CSV, and of the character in JSON.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, Protocol
 
 FactName = Literal["merchant", "merchant_name", "order_number"]
 
@@ -34,6 +34,17 @@ class OrderLine:
     unit_cost: Decimal
     product_url: str | None
     line: int
+
+
+class Order(Protocol):
+    """What can be imported: a header, and the lines, as often as they are asked for."""
+
+    @property
+    def header(self) -> OrderHeader:
+        """Whose order it is."""
+
+    def lines(self) -> Iterator[OrderLine]:
+        """The lines, in order."""
 
 
 @dataclass(frozen=True, slots=True)

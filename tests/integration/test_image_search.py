@@ -623,9 +623,10 @@ def test_settings_come_from_the_environment_and_a_bad_one_is_named() -> None:
         "TOOLKIT_IMAGES_ALLOW_PRIVATE": "yes",
         "TOOLKIT_IMAGES_DEADLINE": "7.5",
         "TOOLKIT_IMAGES_PER_DRAFT": "2",
+        "TOOLKIT_IMAGES_TEST_PAGE": "https://Shop.example/p/1",
     }
     assert ImageSettings.from_settings(Settings.from_env(environ)) == ImageSettings(
-        allow_private=True, search_deadline=7.5, images_per_draft=2
+        allow_private=True, search_deadline=7.5, images_per_draft=2, test_page="https://shop.example/p/1"
     )
     assert ImageSettings.from_settings(Settings.from_env({})) == ImageSettings()
     for variable, text in [
@@ -633,6 +634,7 @@ def test_settings_come_from_the_environment_and_a_bad_one_is_named() -> None:
         ("DEADLINE", "nan"),
         ("ALLOW_PRIVATE", "perhaps"),
         ("PER_DRAFT", "x"),
+        ("TEST_PAGE", "freshfetch-sample:3"),
     ]:
         with pytest.raises(SettingError, match=variable):
             ImageSettings.from_settings(Settings.from_env({f"TOOLKIT_IMAGES_{variable}": text}))

@@ -3,19 +3,25 @@ role."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
 import pytest
 import redis
+import sqlalchemy as sa
 
+from jobs.images.search.sample import Sampled
 from jobs.images.spec import SPEC
 from tests.brokering import new_relay, work
 from tests.orders import ask, ended_runs, images, new_order, scalar
 from tests.performing import Heard, performing
-from toolkit.ledger import runs
+from toolkit.ledger import intents, runs
 from toolkit.ledger.database import Database
 from toolkit.ledger.migrate import require
+from toolkit.run import Mode
 
 Connection = psycopg.Connection
 
@@ -78,6 +84,35 @@ def test_a_worker_moves_runs_and_tells_with_its_role_alone(
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             session.execute("DELETE FROM toolkit.run")
     database.close()
+
+
+def test_an_operator_places_sees_and_cleans_test_orders_with_its_role_alone(
+    database_url: str, connection: Connection
+) -> None:
+    assert SPEC.verify
+    own, jobs = new_order(connection), []
+
+    def place_job(asked_in: sa.Connection, payload: Mapping[str, Any]) -> str:
+        jobs.append(intents.ask(asked_in, SPEC, payload))
+        return jobs[-1]
+
+    database = Database(as_role(database_url, "toolkit_operator"))
+    with database.begin() as operator:
+        order = SPEC.verify.place(operator, place_job, "v1-1", 2, datetime.now(UTC))
+    with performing(database_url, Sampled(())) as performer:
+        performer.perform(jobs[0], mode=Mode.ASYNC)
+    with database.session() as session:
+        assert [one.served for one in SPEC.verify.seen(session, [order])] == [2]
+        rows = SPEC.verify.left(session)
+        assert SPEC.verify.clean(session, [order]) == rows > 0
+        assert SPEC.verify.left(session) == 0
+    database.close()
+    observer = Database(as_role(database_url, "toolkit_observer"))
+    with observer.session() as session:
+        assert SPEC.verify.seen(session, [order]) == []
+        assert SPEC.verify.approved(session, datetime.min.replace(tzinfo=UTC), datetime.now(UTC)) == (0, 0)
+    observer.close()
+    assert images(connection, own) == dict.fromkeys(own.drafts, 0)
 
 
 def test_an_observer_sees_the_orders_tables_and_no_other_of_the_shop(

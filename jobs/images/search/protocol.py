@@ -54,12 +54,13 @@ class Unusable(ToolkitError):
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What is searched for: a draft, as the catalog names it."""
+    """What is searched for: a draft, as the catalog names it. `merchant_id`: whose it is, '' where nobody says."""
 
     draft_id: str
     sku: str
     name: str
     product_url: str | None
+    merchant_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
