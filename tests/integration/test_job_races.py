@@ -244,6 +244,43 @@ def test_a_run_that_lost_its_lease_is_superseded_by_the_next_delivery(
     assert images(connection, order) == {order.drafts[0]: 2}
 
 
+@pytest.mark.parametrize("closed_by", ["the keeper", "the next delivery"])
+def test_a_job_that_takes_its_host_down_six_times_is_given_up(
+    closed_by: str, connection: Connection, database: Database
+) -> None:
+    job = ask(connection, new_order(connection, ["x"]))
+
+    with database.session() as session:
+        for number in range(1, 7):
+            begun = runs.begin(session, job, worker="w", host="h", release="r", lease=0.0, mode=Mode.ASYNC)
+            assert begun.refusal == "", f"run {number}: fewer than six lost runs are tried again"
+            if closed_by == "the keeper" or number < 6:
+                assert runs.lose_expired(session) == [job]
+        after = runs.begin(session, job, worker="w", host="h", release="r", lease=0.0, mode=Mode.ASYNC)
+
+    assert after.refusal == "already_done"
+    assert ended_runs(connection, job) == [("lost", "lease_expired")] * 6 + [("skipped", "already_done")]
+    assert (
+        scalar(
+            connection, "SELECT count(*) FROM toolkit.intent WHERE done_at IS NOT NULL AND outcome = 'lost'"
+        )
+        == 1
+    )
+
+
+def test_a_run_that_never_reached_its_worker_does_not_count_against_its_job(
+    connection: Connection, database: Database
+) -> None:
+    job = ask(connection, new_order(connection, ["x"]))
+
+    with database.session() as session:
+        for _ in range(8):
+            runs.begin(session, job, worker="w", host="h", release="r", lease=60.0, mode=Mode.ASYNC)
+            assert runs.lose_unanswered(session, job, "w") == 1
+
+    assert scalar(connection, "SELECT count(*) FROM toolkit.intent WHERE done_at IS NULL") == 1
+
+
 def test_in_a_deadlock_it_is_the_job_that_gives_way(database_url: str, connection: Connection) -> None:
     order = new_order(connection, ["first", "second", "third"])
     with psycopg.connect(database_url) as deleter:

@@ -60,7 +60,7 @@ def meaning(view: JobView, now: datetime) -> str:
         case "skipped":
             return "there was nothing to do any more; that is no error"
         case "lost":
-            return f"{text}; three such deaths, so it is not tried again by itself"
+            return f"{text}; three killed workers, or six lost runs, so it is not tried again by itself"
         case "failed":
             return f"{text}; its retries are used up" if last and last.reason == Reason.TRANSIENT else text
     return ""

@@ -170,7 +170,9 @@ $$;
 
 -- Give a run up as lost: its holder is gone. The record waits in `uncounted` until a supervisor has counted it.
 -- A job that killed three workers (since it was asked for, or replayed) is not tried again by itself: it is done, as lost,
--- and waits for an engineer.
+-- and waits for an engineer. So is one that was lost six times, leases that expired included: a job that takes down whole hosts
+-- (their memory, say) leaves nobody who could say "killed". The limit is higher, for a host falls silent for many reasons
+-- that are not the job's; a run whose worker never learned that it had begun did nothing, and is not counted.
 CREATE FUNCTION toolkit.lose_run(p_run_id uuid, p_reason text, p_error_type text) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -186,8 +188,10 @@ BEGIN
         RETURN false;
     END IF;
     UPDATE toolkit.run r SET uncounted = toolkit.record_of(r) WHERE r.run_id = p_run_id;
-    IF (SELECT count(*) FROM toolkit.run r JOIN toolkit.intent i USING (job_id)
-        WHERE r.job_id = job AND r.reason = 'killed' AND r.number > coalesce(i.reopened_after, 0)) >= 3 THEN
+    IF (SELECT count(*) FILTER (WHERE r.reason = 'killed') >= 3 OR count(*) >= 6
+        FROM toolkit.run r JOIN toolkit.intent i USING (job_id)
+        WHERE r.job_id = job AND r.outcome = 'lost' AND r.error_type <> 'BeginUnanswered'
+              AND r.number > coalesce(i.reopened_after, 0)) THEN
         UPDATE toolkit.intent i SET done_at = moment, outcome = 'lost' WHERE i.job_id = job;
     END IF;
     RETURN true;
@@ -226,7 +230,9 @@ BEGIN
         -- Runs whose host fell silent are given up first: one that woke late must find itself superseded.
         PERFORM toolkit.lose_run(r.run_id, 'lease_expired', 'LeaseExpired')
         FROM toolkit.run r WHERE r.job_id = p_job_id AND r.outcome IS NULL AND r.lease_until <= moment;
-        IF EXISTS (SELECT FROM toolkit.run r WHERE r.job_id = p_job_id AND r.outcome IS NULL) THEN
+        IF EXISTS (SELECT FROM toolkit.intent i WHERE i.job_id = p_job_id AND i.done_at IS NOT NULL) THEN
+            refusal := 'already_done'; -- that was one lost run too many
+        ELSIF EXISTS (SELECT FROM toolkit.run r WHERE r.job_id = p_job_id AND r.outcome IS NULL) THEN
             refusal := 'already_running';
         END IF;
     END IF;
