@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
 import uuid
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
 
@@ -21,7 +23,7 @@ from tests.integration.test_queries import as_login
 from tests.orders import Order, images, sessions
 from tests.performing import Heard, performing
 from tests.replaying import Shop, answer
-from toolkit.ledger import runs
+from toolkit.ledger import queries, runs
 from toolkit.ledger.database import Database
 from toolkit.ledger.replay_views import Plan, Selection
 from toolkit.replay.execute import Ended
@@ -486,6 +488,42 @@ def test_a_replay_is_in_the_audit_the_history_the_metrics_and_the_trace(shop: Sh
     assert bytes.fromhex(failed_trace) in spans
     assert catalog.LINK_REPLAY.encode() in spans
     assert failed_run.encode() in spans
+
+
+def test_jobs_failed_tells_the_command_that_replays_what_was_given_up_and_it_works_as_pasted(
+    shop: Shop,
+) -> None:
+    order, _ = shop.failed()
+
+    (command,) = [
+        one
+        for one in shop.toolkit("jobs", "failed").stderr.splitlines()[-1].split("   ")
+        if "toolkit replay" in one
+    ]
+    program, *arguments = shlex.split(command)
+
+    assert program == "toolkit"
+    assert shop.toolkit(*arguments, "--yes").returncode == 0
+    assert "toolkit replay" not in shop.toolkit("jobs", "failed").stderr, (
+        "it is open, and not given up any more"
+    )
+    shop.work()
+    assert whole(shop, order)
+    assert "toolkit replay" not in shop.toolkit("jobs", "failed").stderr
+
+
+def test_a_replay_of_last_weeks_job_waits_since_now_and_not_since_last_week(shop: Shop) -> None:
+    _, job_id = shop.failed()
+    shop.connection.execute(
+        "UPDATE toolkit.intent SET created_at = created_at - interval '7 days', due_at = due_at - interval '7 days'"
+    )
+    assert shop.toolkit("replay", "--job", job_id).returncode == 0
+
+    with shop.database.session() as session:
+        seen = queries.summary(session, timedelta(days=1))
+
+    assert seen.unpushed == 1
+    assert 0 < seen.unpushed_age < 3600
 
 
 def test_retries_of_a_replay_start_fresh(shop: Shop) -> None:

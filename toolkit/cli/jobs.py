@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -200,18 +201,18 @@ def failed(ctx: click.Context, *, since: Since, limit: int, as_json: bool) -> No
         groups = failed_groups(seen.session, moment, limit=limit)
         counted = count_runs(seen.session, moment)
         strays = behind.strays(seen, limit)
+        registered = seen.app.registry.specs.keys()
     if as_json:
         render.as_json(
             {"since": moment, "groups": groups, "runs": counted, "strays": behind.document(strays)}
         )
         return
-    _show_failed(groups, counted, since, seen.now)
+    _show_failed(groups, counted, since, seen.now, registered)
     behind.show(strays)
 
 
-def _show_failed(
-    groups: Sequence[FailedGroup], counted: Mapping[str, int], since: Since, now: datetime
-) -> None:
+def _show_failed(groups: Sequence[FailedGroup], counted: Mapping[str, int], since: Since, now: datetime,
+                 registered: Collection[str]) -> None:  # fmt: skip
     began = sum(counted.values())
     _failed_table(groups, now)
     if not groups:
@@ -225,7 +226,18 @@ def _show_failed(
     render.next_steps(
         f"toolkit jobs show {first.example_job_id[: words.SHORT]}",
         f"toolkit trace {first.example_job_id[: words.SHORT]}",
+        *replay_of(groups, registered),
     )
+
+
+def replay_of(groups: Sequence[FailedGroup], registered: Collection[str]) -> list[str]:
+    """The command that replays the most frequent kind of which jobs were given up, for a shell; none when there is none, or
+    when this release knows no such job. Lost runs have no fingerprint: they go by how they were lost. Pure."""
+    for group in groups:
+        kind = ("--fingerprint", group.fingerprint) if group.fingerprint else ("--error", group.error_type)
+        if group.given_up and group.job_name in registered and kind[1]:
+            return [f'{shlex.join(["toolkit", "replay", *kind])} --reason "why"']
+    return []
 
 
 def _failed_table(groups: Sequence[FailedGroup], now: datetime) -> None:

@@ -75,7 +75,7 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY count(*) DESC, max(r.started_at) DESC LIMI
 _NOW = """
 SELECT now() - %s,
     (SELECT count(*) FROM toolkit.intent WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async'),
-    (SELECT extract(epoch FROM now() - min(created_at))::float8 FROM toolkit.intent
+    (SELECT extract(epoch FROM now() - min(due_at))::float8 FROM toolkit.intent
       WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async'),
     due.jobs, due.age, due.retries, due.next_retry, held.running, held.silent
 FROM (SELECT count(*) FILTER (WHERE i.due_at <= now()) AS jobs,
