@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.board import GREEN, RED, YELLOW, Panel, Query, Row, board
+from dashboards.board import BLUE, GREEN, RED, YELLOW, Panel, Query, Row, board
 from dashboards.promql import (
+    FK_ERRORS,
     RELEASE,
     TARGET,
     quantile,
@@ -20,7 +21,23 @@ from dashboards.promql import (
 
 RUNS = selector("job_runs_total")
 BAD = selector("job_runs_total", 'outcome=~"failed|lost"')
-ERRORS = selector("job_fk_errors_total")
+
+VERDICTS = {
+    "0": ("proven", GREEN),
+    "1": ("regression", RED),
+    "3": ("inconclusive", YELLOW),
+    "8": ("pending", BLUE),
+}
+
+CHECKLIST = Row("The checklist", (
+    Panel(
+        title="Verdicts of verify-deploy", number=True, width=24, height=6, unit="short", words=VERDICTS,
+        steps={1: RED, 2: YELLOW, 8: BLUE},
+        description="What the newest `toolkit verify-deploy` found, check by check; a check that it did not look at is "
+        "inconclusive. Its evidence: `toolkit verify-deploy --list`.",
+        queries=[Query(f"max by (phase, check) (verify_verdict{{{TARGET}}})", "{{phase}}: {{check}}")],
+    ),
+))  # fmt: skip
 
 MINUTES = Row("Within 5 minutes", (
     Panel(
@@ -33,7 +50,7 @@ MINUTES = Row("Within 5 minutes", (
         title="Foreign key errors by release", number=True, width=6, unit="short", steps={0.5: RED}, alerts=["ForeignKeyErrors"],
         description="In the time shown, under each release. The new one must have none; if the last one had none either, "
         "nothing is proven by that: see `toolkit rehearse race`.",
-        queries=[Query(total_by_release(ERRORS), "{{release}}")],
+        queries=[Query(total_by_release(FK_ERRORS), "{{release}}")],
     ),
     Panel(
         title="Runs by release", number=True, width=6, unit="short", below=YELLOW, steps={1: GREEN},
@@ -55,7 +72,7 @@ MINUTES = Row("Within 5 minutes", (
     Panel(
         title="Foreign key errors over time", width=12, unit="cps", totals=True, alerts=["ForeignKeyErrors"],
         description="Runs that failed with SQLSTATE 23503, a second, by release and constraint.",
-        queries=[Query(rate_by_release(ERRORS, "constraint"), "{{release}} {{constraint}}")],
+        queries=[Query(rate_by_release(FK_ERRORS, "constraint"), "{{release}} {{constraint}}")],
     ),
 ))  # fmt: skip
 
@@ -136,5 +153,5 @@ def dashboard() -> Dashboard:
     return board(
         "freshfetch-deployment", "After a deployment",
         "The post-deployment checklist as panels, this release beside the last. `toolkit verify-deploy` decides it.",
-        (MINUTES, HOUR, DAY, EVIDENCE), hours=24,
+        (CHECKLIST, MINUTES, HOUR, DAY, EVIDENCE), hours=24,
     )  # fmt: skip

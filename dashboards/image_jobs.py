@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.board import GREEN, OUTCOMES, PURPLE, RED, YELLOW, Panel, Query, Row, board
-from dashboards.promql import QUEUE, RANGE, TARGET, increase, quantile, rate, selector, share
+from dashboards.promql import FK_ERRORS, QUEUE, RANGE, TARGET, increase, quantile, rate, selector, share
 
 BAD = selector("job_runs_total", 'outcome=~"failed|lost"')
 ALL = selector("job_runs_total")
@@ -16,7 +16,7 @@ NOW = Row("Now", (
         title="Foreign key errors", number=True, width=4, height=5, unit="short", steps={0.5: RED}, alerts=["ForeignKeyErrors"],
         description="Runs that failed on a foreign key (SQLSTATE 23503) in the time shown. It must be 0: the guarded write holds "
         "the drafts it writes for. Which jobs: `toolkit jobs failed`.",
-        queries=[Query(increase(selector("job_fk_errors_total"), window=RANGE), "errors")],
+        queries=[Query(increase(FK_ERRORS, window=RANGE), "errors")],
     ),
     Panel(
         title="Success", number=True, width=4, height=5, unit="percentunit", below=RED, steps={0.98: YELLOW, 0.99: GREEN},
@@ -66,7 +66,7 @@ OUTCOME = Row("What became of the jobs", (
         title="Foreign key errors by constraint", unit="short", steps={0.5: RED}, alerts=["ForeignKeyErrors"],
         description="Runs that failed with SQLSTATE 23503 in each step of the graph, by constraint. The incident of 2025-10-11 "
         "was ProductImage_productDraftId_fkey.",
-        queries=[Query(increase(selector("job_fk_errors_total"), "constraint"), "{{constraint}}")],
+        queries=[Query(increase(FK_ERRORS, "constraint"), "{{constraint}}")],
     ),
     Panel(
         title="Success ratio", unit="percentunit", highest=1, below=RED, steps={0.99: GREEN},

@@ -25,6 +25,10 @@ def selector(metric: str, *matchers: str) -> str:
     return f"{metric}{{{', '.join((QUEUE, *matchers))}}}"
 
 
+FK_ERRORS: Final = selector("job_fk_errors_total", 'job_name!="freshfetch-control"')
+"""Without those that `toolkit verify-deploy` plants to try whether they are seen."""
+
+
 def by(*labels: str) -> str:
     """`by (…) `, or nothing."""
     return f" by ({', '.join(labels)}) " if labels else ""

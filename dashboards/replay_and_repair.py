@@ -5,11 +5,10 @@ from __future__ import annotations
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.board import BLUE, OUTCOMES, PURPLE, RED, YELLOW, Panel, Query, Row, board
-from dashboards.promql import RANGE, TARGET, increase, selector
+from dashboards.promql import FK_ERRORS, RANGE, TARGET, increase, selector
 
 FAILED = selector("job_runs_total", 'outcome="failed"')
 LOST = selector("job_runs_total", 'outcome="lost"')
-ERRORS = selector("job_fk_errors_total")
 REGISTRY = selector("job_queue_depth", 'state="failed"')
 
 NOW = Row("Now", (
@@ -52,8 +51,8 @@ BACKLOG = Row("What failed", (
         description="Runs that failed in each step of the graph: on a foreign key, by constraint; otherwise; lost with their "
         "worker. The fingerprints of each class: `toolkit jobs failed`.",
         queries=[
-            Query(increase(ERRORS, "constraint"), "{{constraint}}"),
-            Query(f"clamp_min({increase(FAILED)} - {increase(ERRORS)}, 0)", "other failures"),
+            Query(increase(FK_ERRORS, "constraint"), "{{constraint}}"),
+            Query(f"clamp_min({increase(FAILED)} - {increase(FK_ERRORS)}, 0)", "other failures"),
             Query(increase(LOST), "lost"),
         ],
         colours={"lost": PURPLE, "other failures": RED},

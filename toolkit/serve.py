@@ -20,6 +20,7 @@ from toolkit.broker.relay import Doorbell, Relay
 from toolkit.broker.span_store import SpanStore
 from toolkit.telemetry import catalog
 from toolkit.toggle.gauges import ToggleGauges
+from toolkit.verify.gauge import VerdictGauge
 
 
 def supervise(app: App, processes: int) -> int:
@@ -65,7 +66,11 @@ def supervise(app: App, processes: int) -> int:
             workers=lambda: host.workers(),  # noqa: PLW0108  `host` is bound below
             lease=settings.lease,
             now=lambda: datetime.now(UTC),
-            more={"toggles": (1.0, gauges.run_once), "account": (10.0, account.run_once)},
+            more={
+                "toggles": (1.0, gauges.run_once),
+                "account": (10.0, account.run_once),
+                "verdicts": (10.0, VerdictGauge(app.database, metrics).run_once),
+            },
         ),
         outages=outages,
         metrics=metrics,

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
 from toolkit.errors import UsageError
-from toolkit.jobspec import JobSpec, MetricSpec, Payload, Registry
+from toolkit.jobspec import CONTROL, CONTROL_CONSTRAINT, JobSpec, MetricSpec, Payload, Registry
 from toolkit.run import CORE_SKIP_REASONS, Failure, Mode, Outcome, Reason, Result, RunRecord, Sample
 from toolkit.telemetry import catalog
 from toolkit.telemetry.metrics import Metrics
@@ -150,6 +150,68 @@ def test_only_23503_is_a_foreign_key_error(sqlstate: str, constraint: str, label
     found.observe(changed(outcome=Outcome.FAILED, failure=failure))
     assert found.value("job_fk_errors_total", job_name=JOB, queue=QUEUE, constraint=label) == count
     assert found.value("job_last_success_timestamp_seconds", job_name=JOB) == 0
+
+
+def test_a_planted_violation_counts_in_its_own_series_and_nowhere_else() -> None:
+    found = metrics()
+    planted = {"job_name": CONTROL, "queue": QUEUE, "constraint": CONTROL_CONSTRAINT}
+    assert found.value("job_fk_errors_total", **planted) == 0
+    before = found.exposition()[1].decode().splitlines()
+    failure = msgspec.structs.replace(FK_FAILURE, constraint=CONTROL_CONSTRAINT)
+    found.observe(
+        changed(job_name=CONTROL, outcome=Outcome.FAILED, failure=failure, retry_in=1.0, replay_of="r0")
+    )
+    assert found.value("job_fk_errors_total", **planted) == 1
+    after = found.exposition()[1].decode().splitlines()
+    changes = [line for line in after if line not in before and not line.startswith(("process_", "python_"))]
+    assert changes == [
+        f'job_fk_errors_total{{constraint="{CONTROL_CONSTRAINT}",job_name="{CONTROL}",queue="{QUEUE}"}} 1.0'
+    ]
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        {"outcome": Outcome.PROCESSED},
+        {"outcome": Outcome.SKIPPED, "reason": "already_done"},
+        {"outcome": Outcome.FAILED, "failure": FK_FAILURE},
+        {"outcome": Outcome.LOST, "failure": Failure(reason="killed", error_type="SIGKILL")},
+    ],
+)
+def test_a_control_that_ends_otherwise_counts_nowhere(otherwise: dict[str, Any]) -> None:
+    found = metrics()
+    before = found.exposition()[1].decode().splitlines()
+    found.observe(changed(job_name=CONTROL, **otherwise))
+    after = found.exposition()[1].decode().splitlines()
+    assert not [line for line in after if line not in before and not line.startswith(("process_", "python_"))]
+
+
+def test_a_foreign_key_error_leads_to_its_trace() -> None:
+    found = metrics()
+    found.observe(changed(outcome=Outcome.FAILED, failure=FK_FAILURE))
+    samples = [
+        sample
+        for family in open_metrics(found.exposition(OPEN_METRICS)[1].decode())
+        for sample in family.samples
+        if family.name == "job_fk_errors" and sample.exemplar
+    ]
+    assert [(one.labels["constraint"], one.exemplar.labels) for one in samples] == [
+        (CONSTRAINT, {"trace_id": RECORD.trace_id})
+    ]
+
+
+def test_what_was_not_verified_is_inconclusive_and_never_proven() -> None:
+    found = metrics()
+    codes = {(phase, check): 3 for phase, checks in catalog.VERIFY_CHECKS.items() for check in checks}
+
+    def shown() -> dict[tuple[str, str], float | None]:
+        return {key: found.value("verify_verdict", phase=key[0], check=key[1]) for key in codes}
+
+    assert shown() == codes
+    found.set_verdicts({("immediate", "queue-processing"): 0, ("long-term", "skips"): 1})
+    assert shown() == codes | {("immediate", "queue-processing"): 0, ("long-term", "skips"): 1}
+    found.set_verdicts({("long-term", "skips"): 8, ("no such phase", "x"): 0})
+    assert shown() == codes | {("long-term", "skips"): 8}
 
 
 def test_retries_and_replays_are_counted() -> None:

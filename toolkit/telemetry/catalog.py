@@ -30,6 +30,14 @@ MODES: Final = tuple(str(mode) for mode in Mode)
 QUEUE_STATES: Final = ("queued", "intermediate", "started", "scheduled", "deferred", "failed")
 """Where RQ keeps a job: its list, the list between pop and start, and the registries."""
 WORKER_STATES: Final = ("starting", "idle", "busy", "stopping")
+VERIFY_CHECKS: Final = {
+    "immediate": ("deployment-live", "no-foreign-key-errors", "queue-processing", "no-new-errors"),
+    "short-term": ("end-to-end", "no-foreign-key-errors-hour"),
+    "long-term": ("success-rate", "skips", "user-satisfaction", "performance-kept"),
+}
+"""The checks of `toolkit verify-deploy`, by phase: each is in one only."""
+VERIFY_UNKNOWN: Final = 3
+"""verify_verdict before a check was made: nothing known is inconclusive, and never proven (0)."""
 SIGNALS: Final = ("spans", "records", "samples")
 DROP_REASONS: Final = (
     "buffer_full",  # more spans in the worker's memory than it may keep
@@ -63,7 +71,8 @@ SKIPS = MetricSpec(
     {"job_name": (), "queue": (), "reason": ()},
 )  # fmt: skip
 FK_ERRORS = MetricSpec(
-    "job_fk_errors_total", "counter", "Runs that failed on a foreign key (SQLSTATE 23503), by constraint.",
+    "job_fk_errors_total", "counter",
+    "Runs that failed on a foreign key (SQLSTATE 23503), by constraint; job_name freshfetch-control: planted ones.",
     {"job_name": (), "queue": (), "constraint": ()},
 )  # fmt: skip
 RETRIES = MetricSpec(
@@ -137,6 +146,11 @@ ROUND_TRIP = MetricSpec(
     "How long the smallest question to PostgreSQL and the broker took; what is not answered is not counted.",
     {"dependency": DEPENDENCIES}, ROUND_TRIP_BUCKETS,
 )  # fmt: skip
+VERIFY_VERDICT = MetricSpec(
+    "verify_verdict", "gauge",
+    "What the newest verify-deploy found, as its exit codes: 0 proven, 1 regression, 3 inconclusive or not looked at, 8 pending.",
+    {"phase": (), "check": ()},
+)  # fmt: skip
 BUILD_INFO = MetricSpec(
     "toolkit_build_info", "gauge", "Always 1; what runs, in its labels.", {"release": (), "python": ()},
 )  # fmt: skip
@@ -144,7 +158,7 @@ BUILD_INFO = MetricSpec(
 METRICS: Final = (
     RUNS, SKIPS, FK_ERRORS, RETRIES, REPLAYS, RUN_DURATION, QUEUE_WAIT, QUEUE_DEPTH, QUEUE_OLDEST,
     INTENTS_UNPUSHED, INTENT_OLDEST, FAILED_BACKLOG, UNACCOUNTED, WORKERS, LAST_SUCCESS, TOGGLE_INFO, TOGGLE_ENABLED,
-    TOGGLE_STALE, TOGGLE_OVERDUE, TOGGLE_HELD, DROPPED, ROUND_TRIP, BUILD_INFO,
+    TOGGLE_STALE, TOGGLE_OVERDUE, TOGGLE_HELD, DROPPED, ROUND_TRIP, VERIFY_VERDICT, BUILD_INFO,
 )  # fmt: skip
 
 # Span names

@@ -33,7 +33,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from toolkit.errors import UsageError
-from toolkit.jobspec import JobSpec, MetricSpec, Registry
+from toolkit.jobspec import CONTROL, CONTROL_CONSTRAINT, JobSpec, MetricSpec, Registry
 from toolkit.run import Mode, Outcome, RunRecord, Sample
 from toolkit.telemetry import catalog
 from toolkit.telemetry.catalog import OTHER
@@ -71,6 +71,11 @@ class Metrics:
         self._successes = self._all(catalog.LAST_SUCCESS, Gauge)
         self._round_trips = self._all(catalog.ROUND_TRIP, Histogram)
         self._backlog = self._all(catalog.FAILED_BACKLOG, Gauge)
+        self._planted = {
+            queue: self._parents[catalog.FK_ERRORS.name].labels(CONTROL, queue, CONTROL_CONSTRAINT)
+            for queue in registry.queues
+        }
+        self.set_verdicts({})
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
@@ -80,8 +85,11 @@ class Metrics:
 
     def observe(self, record: RunRecord) -> None:
         """Count a run that ended: its outcome, times, reason, errors, and the samples of the job's own
-        metrics.
+        metrics. A planted failure counts as a foreign key error of the control, and as nothing else.
         """
+        if record.job_name == CONTROL:
+            self._observe_planted(record)
+            return
         job, queue = record.job_name, record.queue
         if (job, queue) not in self._pairs:
             job = queue = OTHER
@@ -97,14 +105,19 @@ class Metrics:
         if record.outcome in {Outcome.PROCESSED, Outcome.SKIPPED}:
             self._successes[job,].set(record.finished_at.timestamp())
         else:
-            self._unsuccessful(record, job, queue)
+            self._unsuccessful(record, job, queue, exemplar)
         if record.replay_of is not None:
             self._counter(catalog.REPLAYS, job, outcome).inc()
         self._own(record, exemplar)
 
-    def _unsuccessful(self, record: RunRecord, job: str, queue: str) -> None:
+    def _observe_planted(self, record: RunRecord) -> None:
+        failure, counter = record.failure, self._planted.get(record.queue)
+        if failure is not None and failure.constraint == CONTROL_CONSTRAINT and isinstance(counter, Counter):
+            counter.inc(1, {"trace_id": record.trace_id} if record.trace_id else None)
+
+    def _unsuccessful(self, record: RunRecord, job: str, queue: str, exemplar: dict[str, str] | None) -> None:
         if record.failure is not None and record.failure.sqlstate == FK_VIOLATION:
-            self._counter(catalog.FK_ERRORS, job, queue, record.failure.constraint).inc()
+            self._counter(catalog.FK_ERRORS, job, queue, record.failure.constraint).inc(1, exemplar)
         if record.retry_in is not None:
             self._counter(catalog.RETRIES, job, queue).inc()
 
@@ -176,6 +189,13 @@ class Metrics:
         self._gauge(catalog.TOGGLE_STALE, toggle).set(stale)
         self._gauge(catalog.TOGGLE_OVERDUE, toggle).set(overdue)
         self._gauge(catalog.TOGGLE_HELD, toggle).set(held)
+
+    def set_verdicts(self, by_check: Mapping[tuple[str, str], int]) -> None:
+        """What the newest verification found: (phase, check) → exit code; a check that is missing is inconclusive."""
+        for phase, checks in catalog.VERIFY_CHECKS.items():
+            for check in checks:
+                code = by_check.get((phase, check), catalog.VERIFY_UNKNOWN)
+                self._gauge(catalog.VERIFY_VERDICT, phase, check).set(code)
 
     # What is served
 
