@@ -29,6 +29,7 @@ from toolkit.errors import (
 )
 from toolkit.settings import Settings
 from toolkit.toggle.vercel import Vercel
+from toolkit.verify.adapters import vercel as hosting
 
 TOKEN = "token-of-the-test"
 Answer = tuple[int, dict[str, Any] | str, dict[str, str]]
@@ -45,6 +46,8 @@ class Project:
     env: dict[str, str] = field(default_factory=dict)
     env_failed: list[dict[str, Any]] = field(default_factory=list)
     hang: threading.Event | None = None
+    last_alias: dict[str, Any] | None = None
+    aliases: dict[str, str | None] = field(default_factory=dict)
     targets: dict[str, Any] = field(
         default_factory=lambda: {
             "production": {"id": "dpl_old", "name": "shop", "readyState": "READY", "url": "shop-old.test"}
@@ -52,7 +55,7 @@ class Project:
     )
 
     def answer(self, method: str, path: str, token: str, query: dict[str, list[str]], body: Any) -> Answer:
-        """By the contract: bearer token, team, and the four calls."""
+        """By the contract: bearer token, team, and the five calls."""
         self.requests.append((method, path, query, body))
         if self.hang is not None:
             self.hang.wait(10)
@@ -67,7 +70,20 @@ class Project:
     def _route(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Answer:
         match method, path.split("/")[1:]:
             case "GET", ["v9", "projects", "shop"]:
-                return 200, {"id": "prj_1", "name": "shop", "targets": self.targets}, {}
+                return (
+                    200,
+                    {
+                        "id": "prj_1",
+                        "name": "shop",
+                        "targets": self.targets,
+                        "lastAliasRequest": self.last_alias,
+                    },
+                    {},
+                )
+            case "GET", ["v4", "aliases", host] if self.aliases.get(host, "") != "":
+                to = self.aliases[host]
+                more = {"redirect": "shop.test"} if to is None else {}
+                return 200, {"alias": host, "deploymentId": to, "projectId": "prj_1", "uid": "1"} | more, {}
             case "POST", ["v10", "projects", "shop", "env"] if query.get("upsert") == ["true"]:
                 if not self.env_failed:
                     self.env[body["key"]] = body["value"]
@@ -352,3 +368,81 @@ def test_the_command_says_3_when_it_is_not_promoted(
     done = off("--deadline", "1")
     assert done.returncode == 3
     assert "not promoted" in done.stderr
+
+
+# What serves production, for verify-deploy
+
+
+def serve(
+    project: Project, *, commit: str = "e6828600aa", pinned: dict[str, Any] | None = None, **hosts: str | None
+) -> None:
+    """Production is dpl_new; the hosts (without `.test`) point at these deployments, None: redirects."""
+    project.targets["production"] |= {"id": "dpl_new", "alias": [f"{host}.test" for host in hosts]}
+    project.last_alias = pinned
+    project.aliases = {f"{host}.test": to for host, to in hosts.items()}
+    project.states = [PROMOTED | {"meta": {"githubCommitSha": commit}}]
+
+
+def test_a_release_that_serves_production_at_every_host_has_nothing_wrong(
+    project: Project, vercel: Vercel
+) -> None:
+    serve(project, shop="dpl_new", old=None)
+    seen = hosting.look(vercel)
+    assert (seen.deployment.state, seen.deployment.promoted, seen.deployment.commit) == (
+        "READY",
+        True,
+        "e6828600aa",
+    )
+    assert (seen.hosts, seen.pinned) == ({"shop.test": "dpl_new"}, "")
+    assert seen.wrong("e682860") == ()
+    assert seen.wrong("v1.2.3") == ()
+    assert seen.said == "Vercel: deployment dpl_new of commit e682860 is READY, promoted"
+
+
+ROLLED_BACK = {
+    "type": "rollback",
+    "jobStatus": "succeeded",
+    "fromDeploymentId": "dpl_x",
+    "toDeploymentId": "dpl_new",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "states", "word"),
+    [
+        ({"shop": "dpl_old"}, None, "shop.test at Vercel points at dpl_old, not at dpl_new"),
+        ({"shop": ""}, None, "points at no deployment"),
+        ({"shop": "dpl_new", "pinned": ROLLED_BACK}, None, "rolled back to dpl_new"),
+        ({"shop": "dpl_new", "pinned": ROLLED_BACK | {"jobStatus": "in-progress"}}, None, "moving"),
+        ({"shop": "dpl_new", "commit": "4811ec9000"}, None, "serves commit 4811ec9, not e682860"),
+        ({"shop": "dpl_new"}, [STAGED], "not promoted"),
+        ({"shop": "dpl_new"}, [BUILDING], "is BUILDING"),
+    ],
+)
+def test_what_keeps_a_release_from_serving_is_named(
+    project: Project, vercel: Vercel, given: dict[str, Any], states: list[dict[str, Any]] | None, word: str
+) -> None:
+    serve(project, **given)
+    project.states = states or project.states
+    told = hosting.look(vercel).wrong("e682860")
+    assert len(told) == 1
+    assert word in told[0]
+
+
+@pytest.mark.parametrize(
+    "after", [None, ROLLED_BACK | {"type": "promote"}, ROLLED_BACK | {"jobStatus": "failed"}]
+)
+def test_a_rollback_that_was_undone_or_failed_pins_nothing(
+    project: Project, vercel: Vercel, after: dict[str, Any] | None
+) -> None:
+    serve(project, shop="dpl_new", pinned=after)
+    assert hosting.look(vercel).wrong("e682860") == ()
+
+
+def test_a_project_without_production_or_of_another_form_is_told(project: Project, vercel: Vercel) -> None:
+    project.targets = {}
+    with pytest.raises(NotFound, match="no production deployment"):
+        hosting.look(vercel)
+    project.next_answers = [(200, {"targets": ["production"]}, {})]
+    with pytest.raises(ToolkitError, match="not a project"):
+        hosting.look(vercel)

@@ -40,6 +40,7 @@ LOOK: Final = 2.0
 PATIENCE: Final = 60.0
 """Seconds that one call may spend on waiting as Retry-After says."""
 _FAILED = frozenset({"ERROR", "CANCELED", "BLOCKED", "DELETED"})
+_COMMITS = ("githubCommitSha", "gitlabCommitSha", "bitbucketCommitSha")
 _AGAIN = frozenset({429, 500, 502, 503, 504})
 
 
@@ -90,7 +91,7 @@ class Vercel:
 
     def production(self) -> Deployment:
         """The deployment that serves production now; after a rollback it is not the newest one. Raises NotFound."""
-        answer = self._call("GET", f"/v9/projects/{self.project}", again=True)
+        answer = self.call("GET", f"/v9/projects/{self.project}", again=True)
         found = (answer.get("targets") or {}).get("production")
         if not found:
             raise NotFound(
@@ -104,7 +105,7 @@ class Vercel:
         body = {
             "key": key, "value": value, "type": "plain", "target": ["production"], "comment": comment[:500],
         }  # fmt: skip
-        answer = self._call("POST", f"/v10/projects/{self.project}/env", {"upsert": "true"}, body, again=True)
+        answer = self.call("POST", f"/v10/projects/{self.project}/env", {"upsert": "true"}, body, again=True)
         failed = answer.get("failed") or []  # 201, and refused all the same
         if failed:
             told = failed[0].get("error") or {}
@@ -116,11 +117,11 @@ class Vercel:
     def redeploy(self, deployment: Deployment) -> Deployment:
         """Build the same source again with the present variables, for production."""
         body = {"name": deployment.name, "deploymentId": deployment.id, "target": "production"}
-        return _deployment(self._call("POST", "/v13/deployments", {"forceNew": "1"}, body, again=False))
+        return _deployment(self.call("POST", "/v13/deployments", {"forceNew": "1"}, body, again=False))
 
     def deployment(self, deployment_id: str) -> Deployment:
         """How a deployment stands."""
-        return _deployment(self._call("GET", f"/v13/deployments/{deployment_id}", again=True))
+        return _deployment(self.call("GET", f"/v13/deployments/{deployment_id}", again=True))
 
     def follow(
         self, deployment_id: str, *, within: float, told: Callable[[Deployment, float], None] | None = None
@@ -158,7 +159,7 @@ class Vercel:
             remedy=f"look again: https://{now.url}",
         )
 
-    def _call(
+    def call(
         self,
         method: str,
         path: str,
@@ -167,7 +168,9 @@ class Vercel:
         *,
         again: bool,
     ) -> dict[str, Any]:
-        """One call. `again`: it may be repeated after a failure that passes; a 429 was refused, and always may."""
+        """One call of the HTTP API. `again`: it may be repeated after a failure that passes; a 429 was refused, and always may.
+
+        Raises DependencyUnreachable, SettingError (token), NotFound, ToolkitError."""
         params = {**(query or {}), **({"teamId": self.team} if self.team else {})}
         began, wait = self.monotonic(), 1.0
         while True:
@@ -246,7 +249,7 @@ def _deployment(answer: Mapping[str, Any]) -> Deployment:
             promoted=substate == "PROMOTED" if substate else bool(answer.get("aliasAssigned")),
             target=str(answer.get("target") or ""),
             error=str(answer.get("errorMessage") or answer.get("errorCode") or ""),
-            commit=str(meta.get("githubCommitSha") or meta.get("gitlabCommitSha") or ""),
+            commit=next((str(meta[key]) for key in _COMMITS if meta.get(key)), ""),
         )
     except (KeyError, AttributeError) as error:
         raise ToolkitError(
