@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,10 +20,10 @@ from toolkit.rehearse import isolation_spec, story_file
 from toolkit.rehearse.explorer import explore
 from toolkit.rehearse.mutants import judge
 from toolkit.rehearse.race import Method, race, replay
-from toolkit.rehearse.room import Room
+from toolkit.rehearse.room import Room, Theatre
 from toolkit.rehearse.server_log import ServerLog
 from toolkit.rehearse.story_view import draw
-from toolkit.rehearse.words import Actor, Options, Scenario
+from toolkit.rehearse.words import Actor, Options, Scenario, findings
 
 TABLE = {
     "stale-payload": (14, 7),
@@ -76,6 +76,61 @@ def test_todays_job_is_clean_in_a_sample_of_many_schedules(room: Room, name: str
     assert report.schedules > 10
     assert not report.exhausted
     assert report.findings == ()
+
+
+class BetweenWrites:
+    """Chooses: the job, until its first images are committed; then the other, to its end; then whoever is left. `kept` are
+    the images that were there in between: (draft, id, transaction that wrote it)."""
+
+    def __init__(self, theatre: Theatre, other: str) -> None:
+        self._theatre = theatre
+        self._other = other
+        self.again()
+
+    def again(self) -> None:
+        """From the start."""
+        self.kept: list[tuple[str, str, str]] = []
+
+    def __call__(self, ready: Mapping[str, str]) -> str:
+        self.kept = self.kept or images(self._theatre)
+        return self._other if self.kept and self._other in ready else next(iter(ready))
+
+
+def images(theatre: Theatre) -> list[tuple[str, str, str]]:
+    query = 'SELECT "productDraftId", id, xmin::text FROM "ProductImage" ORDER BY 1'
+    return theatre.control.execute(query).fetchall()
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "endings", "in_the_end"),
+    [
+        ("crash-between-writes", "again", {"job": "ended", "again": "processed"}, ["draft-1", "draft-2"]),
+        ("delete-between-writes", "deleter", {"job": "processed", "deleter": "committed"}, ["draft-1"]),
+    ],
+)
+def test_images_of_a_first_write_survive_what_happens_before_the_second(
+    room: Room, name: str, other: str, endings: dict[str, str], in_the_end: list[str]
+) -> None:
+    with room.theatre(TODAY[name]) as theatre:
+        choose = BetweenWrites(theatre, other)
+        story = theatre.play(choose)
+        left = images(theatre)
+    assert [draft for draft, *_ in choose.kept] == ["draft-1"], "the job did not write twice"
+    assert dict(story.outcome.endings) == endings
+    assert findings(TODAY[name], story) == []
+    assert choose.kept[0] in left, "the first image is another one"
+    assert [draft for draft, *_ in left] == in_the_end
+
+
+def test_a_job_that_was_completed_twice_is_told(room: Room) -> None:
+    scenario = TODAY["crash"]
+    completed = """INSERT INTO toolkit.run (job_id, job_name, queue, number, worker, host, release, mode, queue_wait, outcome)
+        SELECT 'job-1', 'n', 'q', n, 'w', 'h', 'r', 'async', 0, 'processed' FROM generate_series(1, %s) n"""
+    with room.theatre(scenario) as theatre:
+        for times, told in ((1, 0), (2, 1)):
+            scenario.reset(theatre.control)
+            theatre.control.execute(completed, (times,))
+            assert scenario.inspect(theatre.control)["jobs completed twice"] == told
 
 
 @pytest.mark.parametrize(
@@ -236,7 +291,7 @@ def test_sabotage_is_noticed(room: Room) -> None:
     chosen = [
         one
         for one in REHEARSAL.mutants
-        if one.name in {"no-lock", "skip-locked", "no-fence", "no-derived-key"}
+        if one.name in {"no-lock", "skip-locked", "no-fence", "no-derived-key", "one-image-is-all"}
     ]
     verdicts = {one.mutant: (one.by, one.void) for one in judge(room, "images", chosen)}
     assert verdicts == {
@@ -244,4 +299,5 @@ def test_sabotage_is_noticed(room: Room) -> None:
         "skip-locked": ("delete-rolled-back", ""),
         "no-fence": ("given-up", ""),
         "no-derived-key": ("two-jobs", ""),
+        "one-image-is-all": ("crash-between-writes", ""),
     }

@@ -56,6 +56,7 @@ class Part:
         self.name = actor.name
         self.database = database
         self.shared = shared
+        self._on_commit: Callable[[], object] = lambda: None
         self.stage = stage
         self.state = _State.RUNNING
         self.sql = ""
@@ -101,6 +102,8 @@ class Part:
             self.errors.append(described(error))
             self.gave_way |= error.sqlstate == "55P03"
         self._end_if_told(connection)
+        if error is None and self.sql.startswith("COMMIT"):
+            self._on_commit()
 
     def check(self) -> None:
         """Gate: a killed process gets no connection."""
@@ -119,6 +122,10 @@ class Part:
         self.stage.changed(self, _State.AT_GATE)
         self.turn.acquire()
         self.stage.end(actor)
+
+    def after_commit(self, call: Callable[[], object]) -> None:
+        """Seat: call this after every COMMIT."""
+        self._on_commit = call
 
     def _end_if_told(self, connection: ScheduledConnection) -> None:
         if self.ended:

@@ -98,6 +98,9 @@ class Seat(Protocol):
     def crash(self, actor: str) -> None:
         """End another actor's session here and now, as `kill -9` of its process does. One turn."""
 
+    def after_commit(self, call: Callable[[], object]) -> None:
+        """Call this, in the actor's own thread, after every COMMIT of its."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:

@@ -8,14 +8,14 @@ bodies   stale (the drafts come from the moment of enqueueing), current (today's
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from jobs.images import museum
 from jobs.images.job import ImagePayload, ImageResources
 from jobs.images.rehearse import shop
-from jobs.images.rehearse.scenarios import InlinePool, found_in_memory, performer
+from jobs.images.rehearse.worker import InlinePool, found_in_memory, performer
 from jobs.images.spec import SPEC
 from toolkit.ledger.database import Database, Session
 from toolkit.perform import JobContext
@@ -47,6 +47,10 @@ class _Seat:
     def crash(self, actor: str) -> None:
         """Nobody is killed in an incident's timeline."""
         raise NotImplementedError(actor)
+
+    def after_commit(self, call: Callable[[], object]) -> None:
+        """Nobody waits for a commit here."""
+        raise NotImplementedError(call)
 
 
 class ImageCast:

@@ -115,4 +115,28 @@ MUTANTS: tuple[Mutant, ...] = (
         new='    RETURNING id, "productDraftId", source',
         caught_by=("two-jobs",),
     ),
+    Mutant(
+        name="finish-early",
+        about="the first of two writes finishes the run",
+        module=_JOB,
+        old="last=page.last and left == 0",
+        new="last=page.last",
+        caught_by=("crash-between-writes",),
+    ),
+    Mutant(
+        name="one-image-is-all",
+        about="a delivery that finds one draft's images there leaves the others alone",
+        module=_JOB,
+        old="all(draft.has_images for",
+        new="any(draft.has_images for",
+        caught_by=("crash-between-writes",),
+    ),
+    Mutant(
+        name="no-review-conflict-clause",
+        about="a second write opens the review session anew",
+        module=_ATTACH,
+        old="    ON CONFLICT (id) DO NOTHING\n), items AS",
+        new="), items AS",
+        caught_by=("crash-between-writes",),
+    ),
 )

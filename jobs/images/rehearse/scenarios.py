@@ -7,98 +7,17 @@ database is replaced: the search answers from memory, one product after the othe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
-from datetime import UTC, datetime
-from typing import Any, cast
 
-from jobs.images.job import ImageResources
 from jobs.images.rehearse import shop
 from jobs.images.rehearse.bodies import changing, deleting
-from jobs.images.search.protocol import Candidate, Product, SearchOutcome, SearchResult
-from jobs.images.spec import SPEC
-from toolkit.errors import NotFound
-from toolkit.jobspec import JobSpec, Registry
+from jobs.images.rehearse.worker import deliver
 from toolkit.ledger import runs
-from toolkit.perform import Performer
-from toolkit.rehearse.quiet import KeptRecord, QuietLog
 from toolkit.rehearse.words import Actor, Options, Scenario, Seat
-from toolkit.run import Mode
-from toolkit.telemetry.logs import Log
 from toolkit.telemetry.traces import Tracing
 
 Act = Callable[[Seat], str]
 
 JOB_SETTINGS = {"rehearse.tenant": shop.MERCHANT, "rehearse.fenced": "yes"}
-
-
-class InlinePool(ThreadPoolExecutor):
-    """A pool that searches at once, in the caller's thread: which searches are ready is not left to chance."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Done when it returns."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001  the caller finds it in the future, as with any pool
-            future.set_exception(error)
-        return future
-
-
-def found_in_memory(product: Product) -> SearchResult:
-    """One image for each product, always the same."""
-    url = f"https://shop.example/{product.draft_id}.jpg"
-    return SearchResult((Candidate(url, "memory", 800, 800, "image/jpeg"),), SearchOutcome.FOUND, "memory")
-
-
-def performer(
-    seat: Seat,
-    *,
-    tracing: Tracing,
-    spec: JobSpec = SPEC,
-    log: object | None = None,
-    sink: KeptRecord | None = None,
-    resources: object = None,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> Performer:
-    """The Performer of a worker called as the seat, on the seat's database."""
-    return Performer(
-        registry=Registry.of([spec]),
-        database=seat.database,
-        tracing=tracing,
-        log=cast("Log", log or QuietLog()),
-        sink=sink or KeptRecord(),
-        resources={spec.name: resources},
-        worker=seat.name,
-        host="rehearsal",
-        release="rehearsal",
-        lease=600.0,
-        random=lambda: 0.5,
-        time_limit=lambda _seconds: nullcontext(),
-        timeouts=(),
-        now=now,
-    )
-
-
-def deliver(seat: Seat, job: str, *, tracing: Tracing, resources: ImageResources | None = None) -> str:
-    """One delivery of the job; how its run ended: `processed`, `skipped draft_deleted`, `failed transient 55P03`."""
-    searched: list[str] = []
-
-    def search(product: Product) -> SearchResult:
-        searched.append(product.draft_id)
-        return found_in_memory(product)
-
-    chosen = resources or ImageResources(search=search, pool=InlinePool(1))
-    try:
-        ended = performer(seat, tracing=tracing, resources=chosen).perform(job, mode=Mode.ASYNC).record
-    except NotFound:
-        return "unknown job"
-    if {shop.FOREIGN_DRAFT, shop.MIXED_UP_DRAFT}.intersection(searched):
-        return "bug read another merchant's draft"
-    if ended is None:
-        return "superseded"
-    state = ended.failure.sqlstate if ended.failure else ""
-    return " ".join(word for word in (str(ended.outcome), ended.reason, state) if word)
 
 
 class _Scenes:
@@ -109,11 +28,13 @@ class _Scenes:
         self.tracing = Tracing("rehearsal", "rehearsal", limit=1)
         self.made: dict[str, Scenario] = {}
 
-    def job(self, name: str = "job", job: str = shop.JOB, *, act: Act | None = None) -> Actor:
+    def job(
+        self, name: str = "job", job: str = shop.JOB, *, act: Act | None = None, paced: bool = False
+    ) -> Actor:
         """An actor that is one delivery of the job."""
         return Actor(
             name=name,
-            act=act or (lambda seat: deliver(seat, job, tracing=self.tracing)),
+            act=act or (lambda seat: deliver(seat, job, tracing=self.tracing, paced=paced)),
             job=True,
             settings=JOB_SETTINGS,
         )
@@ -142,7 +63,7 @@ class _Scenes:
             reduce=reduce,
         )
 
-    def again_after_loss(self, *, crash: bool) -> Act:
+    def again_after_loss(self, *, crash: bool, paced: bool = False) -> Act:
         """A supervisor that gives the job's run up, after a crash or by mistake, and the delivery that follows."""
 
         def act(seat: Seat) -> str:
@@ -150,7 +71,7 @@ class _Scenes:
                 seat.crash("job")
             with seat.database.session() as session:
                 runs.lose(session, "job", "SIGKILL")
-            return deliver(seat, shop.JOB, tracing=self.tracing)
+            return deliver(seat, shop.JOB, tracing=self.tracing, paced=paced)
 
         return act
 
@@ -268,12 +189,33 @@ def scenarios(options: Options) -> Mapping[str, Scenario]:
         job,
         scenes.job("again", act=scenes.again_after_loss(crash=True)),
     )
+    _two_writes(scenes)
+    return scenes.made
+
+
+def _two_writes(scenes: _Scenes) -> None:
+    """One draft's search is ready only when the other's images are committed: what may happen between the two writes."""
+    job = scenes.job(paced=True)
+    again = scenes.job("again", act=scenes.again_after_loss(crash=True, paced=True))
+    deleter = scenes.other("deleter", *deleting(scenes.options, shop.DRAFTS[1]))
     scenes.add(
-        "crash-and-delete",
-        "the worker is killed in the middle, and a draft is deleted",
+        "delete-between-writes",
+        "two writes, and the second one's draft is deleted",
         job,
-        scenes.job("again", act=scenes.again_after_loss(crash=True)),
-        scenes.other("deleter", *deleting(options)),
+        deleter,
         reduce=True,
     )
-    return scenes.made
+    scenes.add(
+        "crash-between-writes",
+        "two writes, and the worker is killed at any moment, also between them",
+        job,
+        again,
+    )
+    scenes.add(
+        "crash-and-delete",
+        "two writes, the worker is killed in the middle, and the second one's draft is deleted",
+        job,
+        again,
+        deleter,
+        reduce=True,
+    )

@@ -143,6 +143,8 @@ SELECT
   (SELECT count(*) FROM "ImageReviewItem" x WHERE NOT EXISTS (SELECT FROM "ImageReviewSession" s WHERE s.id = x."sessionId")),
   (SELECT count(*) FROM toolkit.intent i WHERE done_at IS NULL
      AND NOT EXISTS (SELECT FROM toolkit.run r WHERE r.job_id = i.job_id AND r.retry_at IS NOT NULL)),
+  (SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM toolkit.run WHERE outcome IN ('processed', 'skipped')
+     AND reason NOT IN ('already_done', 'already_running') GROUP BY job_id) x WHERE n > 1),
   (SELECT count(*) FROM toolkit.run WHERE outcome = 'processed' AND coalesce((counts ->> 'attached')::int, 0)
      + coalesce((counts ->> 'already_has_images')::int, 0) + coalesce((counts ->> 'no_images_found')::int, 0) = 0),
   (SELECT count(*) FROM "ProductImage" WHERE "productDraftId" IS NOT NULL),
@@ -157,6 +159,7 @@ FACTS = (
     "written without the run",
     "items without a session",
     "jobs left open",
+    "jobs completed twice",
     "processed nothing, and said so",
     "~images",
     "~images set adrift by the key",
