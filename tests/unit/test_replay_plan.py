@@ -10,7 +10,7 @@ import pytest
 
 from jobs.images.spec import SPEC
 from jobs.images.upcast import upcast
-from toolkit.cli.replay import exit_code
+from toolkit.cli.replay_ending import exit_code
 from toolkit.errors import PayloadRefused
 from toolkit.ledger.replay_views import Item, Landed, LastRun, Snapshot
 from toolkit.replay.execute import Ended, Told, recheck
