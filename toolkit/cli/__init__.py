@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "jobs": ("toolkit.cli.jobs:command", "What ran and what failed."),
     "trace": ("toolkit.cli.trace:command", "The trace of a job as a waterfall."),
     "replay": ("toolkit.cli.replay:command", "Run failed jobs again, by plan, on live data."),
+    "verify-deploy": ("toolkit.cli.verify:command", "Is this deployment good? The checklist, with evidence."),
+    "attest": ("toolkit.cli.verify_more:attest", "Vouch for what no source can tell."),
     "doctor": ("toolkit.cli.doctor:command", "What is wrong with queue and ledger, and what mends it."),
     "dashboards": ("toolkit.cli.dashboards:command", "Push the dashboards to a Grafana."),
     "logs": ("toolkit.cli.logs:command", "Count what a log of any origin tells of the job."),

@@ -9,7 +9,8 @@ from toolkit.errors import UsageError
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """`phases`: by name, empty for those whose time has come; `checks`: only these; `rules`: changed ones; `top_up`: place test
-    orders until the evidence is enough, at most `rate` a second; `within`: seconds that may be waited for the verdict;
+    orders until the evidence is enough, at most `rate` a second; `watch`: wait for evidence,
+    too, for `within` seconds;
     `on_fail`: '' or `toggle-off`."""
 
     job_name: str
@@ -18,7 +19,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     rules: dict[str, str] = {}
     top_up: bool = False
     rate: float = 10.0
-    within: float = 0.0
+    watch: bool = False
+    within: float = 600.0
     fail_fast: bool = False
     on_fail: str = ""
 

@@ -69,7 +69,8 @@ class Scene:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One line of the checklist. `symptom`: what of the incident it guards against; `rule`: when it holds, in one sentence;
-    `runbook`: the page for when it does not; `confounded`: kinds of event that restart its clock."""
+    `runbook`: the page for when it does not; `confounded`: kinds of event that restart its clock; `fed`: test orders are
+    evidence for it, and it says how much it has and needs (`have`, `need`)."""
 
     name: str
     phase: Phase
@@ -78,4 +79,5 @@ class Check:
     runbook: str
     look: Callable[[Scene], Any]
     judge: Callable[[Any, Rules], Judgement]
+    fed: bool = False
     confounded: frozenset[str] = frozenset({"deployment", "rollback", "flip"})

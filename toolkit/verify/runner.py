@@ -26,6 +26,7 @@ from toolkit.ledger.database import Database
 from toolkit.ledger.reading import clock, reading
 from toolkit.ledger.verifications import Verification
 from toolkit.verify import control, rescue
+from toolkit.verify.adapters.vercel import Hosted
 from toolkit.verify.asked import Asked
 from toolkit.verify.check import Check, Phase, Scene, Target
 from toolkit.verify.detect import Detector, Planted, Sight, Sighting
@@ -58,7 +59,7 @@ class Verifier:
     runner: str
     gone: str = ""
     monotonic: Callable[[], float] = time.monotonic
-    hosting: Callable[[], object] | None = None
+    hosting: Callable[[], Hosted] | None = None
     _planted: Planted | None = field(default=None, init=False)
     _looked: float = field(default=0.0, init=False)
     _target: Target | None = field(default=None, init=False)
@@ -173,17 +174,21 @@ class Verifier:
             judgement=judgement,
         )
 
+    def _fed(self, findings: Sequence[Finding]) -> list[Finding]:
+        fed = {check.name for check in self.checks if check.fed}
+        return [finding for finding in findings if finding.check in fed]
+
     def _top_up(self, findings: Sequence[Finding], scene: Scene) -> None:
         """Place as many test orders as the rate allows since the last look."""
         now = self.monotonic()
         passed, self._looked = now - (self._looked or now - 1.0), now
-        for _ in range(to_place(findings, scene.orders, rate=self.asked.rate, seconds=passed)):
+        for _ in range(to_place(self._fed(findings), scene.orders, rate=self.asked.rate, seconds=passed)):
             self.desk.place("top-up")
 
     def topping_up(self, receipt: Receipt) -> bool:
         """True while test orders are still to be placed, or on their way."""
         return self.asked.top_up and (
-            to_place(receipt.findings, self.desk.orders(), rate=self.asked.rate, seconds=1.0) > 0
+            to_place(self._fed(receipt.findings), self.desk.orders(), rate=self.asked.rate, seconds=1.0) > 0
             or any(order.purpose == "top-up" and order.done_at is None for order in self.desk.orders())
         )
 
@@ -213,7 +218,7 @@ class Verifier:
         )
         if verdict is Verdict.REGRESSION:
             with reading(self.database) as session:
-                ways = rescue.look(session, self.spec, target)
+                ways = rescue.look(session, self.spec, target, vercel=self.hosting is not None)
             found = msgspec.structs.replace(found, rescues=ways)
         return found
 

@@ -1,6 +1,6 @@
 """How many test orders to place now, so that the evidence comes to be enough. Pure.
 
-Only the checks that count clean jobs can be topped up: they say `clean` and `needed` in their evidence. At most AHEAD orders
+Only checks that are fed by test orders can be topped up: they say `have` and `need` in their evidence. At most AHEAD orders
 are on their way at once, and no more than TWICE what is needed are ever placed: where orders do not get through, more of them
 prove nothing.
 """
@@ -18,14 +18,14 @@ TWICE: Final = 2
 
 
 def lacking(findings: Sequence[Finding]) -> tuple[int, int]:
-    """Clean jobs that the neediest check lacks, and how many it needs in all."""
+    """Jobs that the neediest of these checks lacks, and how many it needs in all."""
     counted = [
         (
-            int(one.judgement.evidence["needed"]) - int(one.judgement.evidence["clean"]),
-            int(one.judgement.evidence["needed"]),
+            int(one.judgement.evidence["need"]) - int(one.judgement.evidence["have"]),
+            int(one.judgement.evidence["need"]),
         )
         for one in findings
-        if {"clean", "needed"} <= one.judgement.evidence.keys()
+        if {"have", "need"} <= one.judgement.evidence.keys()
     ]
     return max(counted, default=(0, 0))
 

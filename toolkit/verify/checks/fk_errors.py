@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from toolkit.ledger import liveness
 from toolkit.ledger.reading import reading
@@ -49,9 +50,10 @@ def _judge(facts: Facts, rate: float, rules: Rules) -> Judgement:
     needed = evidence.needed_clean(rate, rules.confidence)
     below = evidence.rate_excluded(facts.clean, rules.confidence)
     pace = evidence.pace(facts.clean, needed, facts.seconds)
-    figures = {
-        "clean": facts.clean,
-        "needed": needed,
+    figures: dict[str, Any] = {
+        "have": facts.clean,
+        "need": needed,
+        "unit": "jobs",
         "rate_below": below,
         "per_minute": pace.per_minute,
         "seconds_left": pace.seconds_left,
@@ -64,20 +66,14 @@ def _judge(facts: Facts, rate: float, rules: Rules) -> Judgement:
     shown = f"{facts.clean}{'+' if facts.clean >= facts.most else ''}/{needed} jobs"
     said = f"{shown}, rate below {below:.1%}" if facts.clean else f"{shown}: nothing is known yet"
     said += pace.words if facts.clean < needed else ""
-    blind = tuple(
-        f"{one.source}: {one.detail or one.sight.value}"
-        for one in facts.sightings
-        if one.sight is Sight.BLIND
-    )
-    away = tuple(
-        f"{one.source}: {one.detail or one.sight.value}" for one in facts.sightings if one.sight is Sight.AWAY
-    )
+    troubled = [one for one in facts.sightings if one.sight in {Sight.BLIND, Sight.AWAY}]
     waiting = [one.source for one in facts.sightings if one.sight is Sight.NOT_YET]
     seen = [one.source for one in facts.sightings if one.sight is Sight.SEEN]
     verdict = Verdict.PROVEN
-    if blind or away:
+    if troubled:
         verdict = Verdict.INCONCLUSIVE
-        said = f"{'; '.join(blind + away)} ({said})"
+        told = "; ".join(f"{one.source} {'is blind' if one.sight is Sight.BLIND else one.sight}: {one.detail}" for one in troubled)
+        said = f"{told} ({said})"
     elif waiting or not seen:
         verdict = Verdict.PENDING
         said = f"the planted error is not seen yet by {', '.join(waiting) or 'any detector'} ({said})"
@@ -89,14 +85,14 @@ def _judge(facts: Facts, rate: float, rules: Rules) -> Judgement:
         said=said,
         soon=bool(waiting),
         evidence=figures,
-        blind=blind,
-        unreachable=away,
+        blind=tuple(one.source for one in troubled if one.sight is Sight.BLIND),
+        unreachable=tuple(one.source for one in troubled if one.sight is Sight.AWAY),
         notes=(f"a planted error was seen by {', '.join(seen)}",) if seen else (),
-        next=("toolkit doctor", "toolkit status") if blind or away else more,
+        next=("toolkit doctor", "toolkit status") if troubled else more,
     )
 
 
-def _regression(broken: Sequence[Sighting], facts: Facts, figures: dict[str, object]) -> Judgement:
+def _regression(broken: Sequence[Sighting], facts: Facts, figures: dict[str, Any]) -> Judgement:
     told = {name: number for one in broken for name, number in one.errors.items()}
     counts = ", ".join(f"{name} {number}×" for name, number in sorted(told.items()))
     jobs = tuple(dict.fromkeys(job for one in broken for job in one.jobs))[:5]
@@ -139,6 +135,7 @@ CHECK = Check(
     runbook="ForeignKeyErrors",
     look=look,
     judge=judge,
+    fed=True,
     confounded=frozenset(),  # errors are charged to the release that made them, whatever happened in between
 )
 CHECK_MORE = Check(
@@ -149,5 +146,6 @@ CHECK_MORE = Check(
     runbook="ForeignKeyErrors",
     look=look,
     judge=judge_more,
+    fed=True,
     confounded=frozenset(),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from toolkit.errors import ToolkitError
 from toolkit.ledger import liveness
 from toolkit.ledger.liveness import Asked, LastRun, Process
 from toolkit.ledger.migrate import current, head
@@ -52,6 +53,7 @@ def look(scene: Scene) -> Facts:
     target = scene.target
     with scene.database.begin() as connection:
         found = current(connection)
+    hosted, hosting, away = _hosting(scene)
     with reading(scene.database) as session:
         return Facts(
             release=target.release,
@@ -61,7 +63,21 @@ def look(scene: Scene) -> Facts:
             runs=liveness.last_runs(session, max(target.since, target.now - LATELY)),
             asked=liveness.asked_by(session, max(target.since, target.now - LATELY), scene.spec.name),
             schema=(found, head()),
+            hosted=hosted,
+            hosting=hosting,
+            hosting_away=away,
         )
+
+
+def _hosting(scene: Scene) -> tuple[str, Sequence[str], str]:
+    """What Vercel says, what of it is wrong, and why it says nothing; all empty where it is not configured."""
+    if scene.hosting is None:
+        return "", (), ""
+    try:
+        hosted = scene.hosting()
+    except ToolkitError as error:
+        return "", (), f"Vercel: {error}"
+    return hosted.said, hosted.wrong(scene.target.release), ""
 
 
 def judge(facts: Facts, _rules: Rules) -> Judgement:

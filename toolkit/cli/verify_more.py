@@ -1,0 +1,159 @@
+"""What goes with `toolkit verify-deploy`: marking a deployment, playing the rules, and a person's word."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from toolkit.app import App
+from toolkit.cli import render
+from toolkit.cli.options import SINCE, Since, json_option, settings_of
+from toolkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from toolkit.verify.simulate import Claim, Simulation
+
+
+@click.command()
+@click.option("--release", required=True, metavar="ID", help="The release that was deployed.")
+@click.option("--at", type=SINCE, help="When  [default: now].")
+@click.option("--note", default="", help="For people: a commit, a link.")
+@json_option
+@click.pass_context
+def mark(ctx: click.Context, *, release: str, at: Since | None, note: str, as_json: bool) -> int:
+    """Record a deployment (or a rollback: a release that was there before). Evidence for the release counts from here."""
+    from toolkit.ledger import audit, verifications
+    from toolkit.ledger.reading import clock
+
+    with App(settings_of(ctx)) as app:
+        app.require_schema()
+        with app.database.session() as session, session.transaction():
+            when = at.moment(clock(session)) if at else None
+            marked = verifications.mark(session, release, who=app.settings.operator, note=note, at=when)
+            audit.write(
+                session, who=marked.who, action="deployment", subject=release, reason=note or "marked"
+            )
+    if as_json:
+        render.as_json(marked)
+    else:
+        click.echo(f"release {marked.release} is marked as deployed at {marked.at:%Y-%m-%d %H:%M:%S}")
+        render.next_steps("toolkit verify-deploy", "toolkit verify-deploy --top-up")
+    return 0
+
+
+@click.command()
+@click.option(
+    "--true-rate",
+    required=True,
+    metavar="SHARE",
+    help="The failure rate of the made-up release: 0.5% or 0.005.",
+)
+@click.option("--runs", type=click.IntRange(100, 1_000_000), default=10_000, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same figures.")
+@json_option
+def simulate(*, true_rate: str, runs: int, seed: int, as_json: bool) -> int:
+    """How often are the rules wrong? Play them against made-up jobs, looking after every job as --watch does."""
+    import random
+
+    from toolkit.verify.simulate import simulate as play
+
+    played = play(_share(true_rate), runs, random.Random(seed))  # noqa: S311  repeatable on purpose
+    if as_json:
+        render.as_json(played)
+    else:
+        _played(played)
+    return 0
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text.rstrip("% ")) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UsageError(f"--true-rate {text!r} is no share", remedy="0.5% or 0.005")
+    return value
+
+
+def _played(played: Simulation) -> None:
+    """One line a rule, and whether it keeps what it claims."""
+    rows = [
+        (
+            row.rule, *(f"{share:.1%}" for share in (row.proven, row.regression, row.undecided)),
+            f"{row.mean_jobs:,.0f}", f"{row.median_jobs:,.0f}", _claim(row.claim),
+        )
+        for row in played.rows
+    ]  # fmt: skip
+    columns = ("rule", "proven", "regression", "undecided", "jobs, mean", "median", "claim")
+    render.table(columns, rows, right=columns[1:6])
+    render.say(
+        f"{played.runs:,} releases, each failing {played.true_rate:.2%} of its jobs; undecided after {played.cap:,} jobs"
+    )
+
+
+def _claim(claim: Claim | None) -> str:
+    if claim is None:
+        return "-"
+    kept = "kept" if claim.holds else "NOT kept"
+    return f"{claim.error} at most {claim.at_most:.1%}: seen {claim.seen:.1%}, {kept}"
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["user-satisfaction"]))
+@click.option("--evidence", required=True, metavar="URL", help="Where what you saw can be read.")
+@click.option("--by", "who", required=True, metavar="NAME", help="Whose word it is.")
+@click.option(
+    "--valid",
+    default="7d",
+    show_default=True,
+    metavar="DURATION",
+    help="How long it holds: 12h, 7d, at most 90d.",
+)
+@click.option("--release", help="Of which release  [default: the one marked last, else TOOLKIT_RELEASE].")
+@json_option
+@click.pass_context
+def attest(
+    ctx: click.Context, *, what: str, evidence: str, who: str, valid: str, release: str | None, as_json: bool
+) -> int:
+    """Vouch for what no source can tell, with where it can be read. `verify-deploy` shows whose word it is.
+
+    It counts where there is no data, and never against data. An attestation cannot be taken back; it runs out.
+    """
+    from datetime import timedelta
+
+    from toolkit import verification
+    from toolkit.cli.options import parse_since
+    from toolkit.ledger import audit, verifications
+
+    if not evidence.startswith(("http://", "https://")):
+        raise UsageError(f"--evidence {evidence}: a URL is wanted", remedy="https://…, where it can be read")
+    try:
+        length = parse_since(valid).start
+    except ValueError:
+        length = None
+    if not isinstance(length, timedelta) or not timedelta(0) < length <= timedelta(days=90):
+        raise UsageError(f"--valid {valid}: a duration up to 90d is wanted", remedy="e.g. --valid 7d")
+    with App(settings_of(ctx)) as app:
+        app.require_schema()
+        found, _ = verification.window_of(app, release, None)
+        with app.database.session() as session, session.transaction():
+            given = verifications.attest(
+                session, what, found.release, evidence=evidence, who=who, valid=length.total_seconds()
+            )
+            audit.write(
+                session,
+                who=app.settings.operator,
+                action="attest",
+                subject=what,
+                reason=evidence,
+                detail={"by": who, "release": found.release},
+            )
+    if as_json:
+        render.as_json(given)
+    else:
+        click.echo(
+            f"{who} vouches for {what} of release {given.release} until {given.valid_until:%Y-%m-%d %H:%M} UTC: {evidence}"
+        )
+        render.next_steps("toolkit verify-deploy --phase long-term")
+    return 0

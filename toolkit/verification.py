@@ -1,0 +1,192 @@
+"""verify-deploy, put together: which release, since when, which checks; and what is done about a regression."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import psutil
+
+from toolkit.app import App
+from toolkit.errors import NotFound, UsageError
+from toolkit.jobspec import JobSpec
+from toolkit.ledger import toggles, verifications
+from toolkit.ledger.database import Database
+from toolkit.ledger.reading import clock, reading
+from toolkit.ledger.verifications import Verification
+from toolkit.run import Mode
+from toolkit.toggle.plan import Request, plan
+from toolkit.verify import detectors
+from toolkit.verify.asked import Asked
+from toolkit.verify.check import Check, Phase, Scene, Target
+from toolkit.verify.checks import CHECKS
+from toolkit.verify.dry import Asks, asks
+from toolkit.verify.orders import OrderDesk
+from toolkit.verify.publish import spans
+from toolkit.verify.rules import Rules
+from toolkit.verify.runner import Verifier
+from toolkit.verify.verdict import Receipt
+from toolkit.verify.window import Window, due, window
+
+
+def spec_of(app: App, job_name: str = "") -> JobSpec:
+    """The job that is verified: the named one, or the only one that says how. Raises UsageError, UnknownJob."""
+    if job_name:
+        named: JobSpec = app.registry.get(job_name)
+        return named
+    ready = [spec for spec in app.registry if spec.verify is not None]
+    if len(ready) != 1:
+        names = ", ".join(spec.name for spec in ready) or "none"
+        raise UsageError(
+            "no job, or more than one, can be verified", remedy=f"name it with --job-name: {names}"
+        )
+    return ready[0]
+
+
+def window_of(
+    app: App, release: str | None, since: Callable[[datetime], datetime] | None
+) -> tuple[Window, datetime]:
+    """The window to verify, and the database's time. Without a release: the one that was marked last, else TOOLKIT_RELEASE."""
+    with reading(app.database) as session:
+        now = clock(session)
+        marked = verifications.deployments(session)
+        chosen = release or (marked[0].release if marked else app.settings.release)
+        found = window(chosen, marked, verifications.first_run(session, chosen), now)
+    if since is not None:
+        found = Window(chosen, since(now), "--since")
+    return found, now
+
+
+def chosen(asked: Asked) -> tuple[Check, ...]:
+    """The checks that were asked for. Raises UsageError for a name that there is not."""
+    known = {check.name for check in CHECKS}
+    for name in asked.checks:
+        if name not in known:
+            raise UsageError(f"there is no check {name}", remedy=f"checks: {', '.join(sorted(known))}")
+    if asked.checks:
+        return tuple(check for check in CHECKS if check.name in asked.checks)
+    return tuple(check for check in CHECKS if check.phase.value in asked.phases)
+
+
+def phases(named: Sequence[str], found: Window, now: datetime) -> tuple[str, ...]:
+    """The phases to look at: those named, or those whose time has come."""
+    if "all" in named:
+        return tuple(phase.value for phase in Phase)
+    return tuple(named) or tuple(phase.value for phase in due(found.since, now)[0])
+
+
+def begin(app: App, found: Window, asked: Asked) -> Verification:
+    """A new verification in the ledger."""
+    with app.database.session() as session:
+        return verifications.begin(
+            session, found.release, found.since, asked.encode(), who=app.settings.operator
+        )
+
+
+def find(app: App, verification_id: int) -> Verification:
+    """That verification. Raises NotFound."""
+    with app.database.session() as session:
+        verification = verifications.find(session, verification_id)
+    if verification is None:
+        raise NotFound(f"there is no verification {verification_id}", remedy="toolkit verify-deploy --list")
+    return verification
+
+
+def verifier(app: App, verification: Verification, asked: Asked, what: str) -> Verifier:
+    """What looks at it, in this process."""
+    spec = spec_of(app, asked.job_name)
+    settings = app.settings
+    desk = OrderDesk(
+        database=app.database,
+        spec=spec,
+        verification_id=verification.verification_id,
+        release=verification.release,
+        tracing=app.tracing,
+        now=lambda: datetime.now(UTC),
+        inline=lambda job_id: app.inline.perform(job_id, mode=Mode.SYNC),
+        spans=lambda trace_id, job_id, data, count: app.inline_sink().spans(
+            trace_id, job_id, "", data, count
+        ),
+        switched_off=settings.switched_off(spec.toggle),
+    )
+    return Verifier(
+        verification=verification,
+        asked=asked,
+        what=what,
+        checks=chosen(asked),
+        rules=Rules().but(asked.rules),
+        database=app.database,
+        broker=app.broker,
+        registry=app.registry,
+        spec=spec,
+        desk=desk,
+        detectors=detectors.in_use(settings, app.database),
+        runner=f"{app.host}.{os.getpid()}",
+        gone=verification.runner if _dead(verification.runner, app.host) else "",
+    )
+
+
+def _dead(runner: str, host: str) -> bool:
+    """True for a runner of this host whose process is not there any more."""
+    where, _, pid = runner.rpartition(".")
+    return where == host and pid.isdecimal() and not psutil.pid_exists(int(pid))
+
+
+def rescue(app: App, asked: Asked, receipt: Receipt) -> str:
+    """Switch the job's toggle off because of a regression: once a verification. Returns what was done, for people."""
+    toggle = spec_of(app, asked.job_name).toggle
+    with app.database.session() as session:
+        if not verifications.rescue_once(session, receipt.verification_id):
+            return f"{toggle} was switched off by this verification before; nothing is done twice"
+        standing = toggles.read(session, [toggle]).get(toggle)
+    named = ", ".join(finding.check for finding in receipt.findings if finding.verdict.exit_code == 1)
+    reason = f"verify-deploy {receipt.verification_id}: regression of {receipt.release}: {named}"
+    if standing is not None and not standing.enabled:
+        return f"{toggle} is off already"
+    planned = plan(
+        toggle,
+        standing,
+        Request(on=False, reason=reason),
+        switched_off=app.settings.switched_off(toggle),
+        reclaim_hold=0.0,
+    )
+    flipped = app.flipper.flip(toggle, planned, jobs=app.registry.governed(toggle), reason=reason)
+    seen = app.flipper.await_receipt(flipped, within=10.0)
+    late = f", {len(seen.laggards)} have not" if seen.laggards else ""
+    return (
+        f"{toggle} is off (version {flipped.version}); {len(seen.acknowledged)} processes acknowledged{late}"
+    )
+
+
+def dry(app: App, found: Window, asked: Asked) -> list[Asks]:
+    """The checks that would be looked at, and what they would ask."""
+    with reading(app.database) as session:
+        now = clock(session)
+        proven = verifications.last_proven(session, other_than=found.release)
+    target = Target(
+        0, found.release, found.since, now, (), proven.release if proven else "",
+        (proven.since, proven.finished_at or now) if proven else None,
+    )  # fmt: skip
+    spec = spec_of(app, asked.job_name)
+
+    def scene(database: Database) -> Scene:
+        return Scene(
+            target=target, rules=Rules().but(asked.rules), registry=app.registry, spec=spec, database=database, broker=app.broker,
+        )  # fmt: skip
+
+    return list(asks(chosen(asked), scene, app.database))
+
+
+def runbooks() -> dict[str, str]:
+    """The page of each check."""
+    return {check.name: f"runbooks/{check.runbook}.md" for check in CHECKS}
+
+
+def publish(app: App, receipt: Receipt) -> list[str]:
+    """Tell the outside: spans to the collector, an annotation to Grafana, each where it is configured. Returns what could not
+    be told; the verdict stands all the same."""
+    spans(app.tracing.tracer, receipt)
+    data, count = app.tracing.take()
+    app.export(data, count)
+    return []
