@@ -1,0 +1,1 @@
+"""A receipt as Markdown, JUnit's XML and one HTML page."""
