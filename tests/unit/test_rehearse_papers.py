@@ -124,6 +124,52 @@ def test_the_code_hash_changes_with_the_code() -> None:
     assert certificate.code_hash([one, other]) == certificate.code_hash([other, one])
 
 
+def test_the_code_hash_of_a_package_changes_with_its_sql(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "certified_package"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    hashes = [certificate.code_hash(["certified_package"])]
+    for statement in ("SELECT 1;", "SELECT 2;"):
+        (folder / "1.sql").write_text(statement)
+        hashes.append(certificate.code_hash(["certified_package"]))
+    assert len(set(hashes)) == 3
+    with pytest.raises(InputFileError, match="no module"):
+        certificate.code_hash(["no_such_package.at_all"])
+
+
+SMALL = dataclasses.replace(REHEARSAL, sources=("toolkit.rehearse.words",))
+OURS = msgspec.structs.replace(CERTIFICATE, code=certificate.code_hash(SMALL.sources))
+
+
+def test_a_certificate_of_exactly_this_code_is_found_with_its_figures(tmp_path: Path) -> None:
+    assert certificate.held_for(tmp_path / "none", SMALL) == certificate.Held(code=OURS.code)
+    certificate.write(tmp_path / "z-older.json", CERTIFICATE)
+    held = certificate.held_for(tmp_path, SMALL)
+    assert (held.path, held.same_code, held.holds, held.proven) == (
+        tmp_path / "z-older.json",
+        False,
+        True,
+        False,
+    )
+    certificate.write(tmp_path / "ours.json", OURS)
+    held = certificate.held_for(tmp_path, SMALL)
+    assert (held.path, held.proven) == (tmp_path / "ours.json", True)
+    assert (held.server, held.scenarios, held.schedules, held.mutants, held.noticed) == ("18", 1, 3, 1, 1)
+
+
+def test_a_certificate_that_does_not_hold_or_is_another_rehearsals_proves_nothing(tmp_path: Path) -> None:
+    certificate.write(tmp_path / "theirs.json", msgspec.structs.replace(OURS, rehearsal="theirs"))
+    (tmp_path / "broken.json").write_text("{}")
+    held = certificate.held_for(tmp_path, SMALL)
+    assert (held.path, held.unreadable) == (None, ("broken.json",))
+    certificate.write(tmp_path / "ours.json", msgspec.structs.replace(OURS, mutants={"no-lock": ""}))
+    held = certificate.held_for(tmp_path, SMALL)
+    assert (held.same_code, held.holds, held.proven, held.noticed) == (True, False, False, 0)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "says"),
     [

@@ -316,9 +316,14 @@ def incident(file: Path, elsewhere: bool) -> int:
 )
 @server_option
 def certify(output: Path, elsewhere: bool) -> int:
-    """Race every scenario and judge every mutant, and write down what holds. Exit code 1 when it does not hold."""
+    """Race every scenario and judge every mutant, and write down what holds. Exit code 1 when it does not hold.
+
+    Takes a minute or two. The same code on the same server gives the same bytes. A repository keeps its certificates in
+    runbooks/certificates/.
+    """
     from toolkit.rehearse import certificate
 
+    output.parent.mkdir(parents=True, exist_ok=True)  # now: in a minute it would be too late to fail
     made = _certificate(elsewhere=elsewhere)
     certificate.write(output, made)
     schedules = sum(one.schedules for one in made.races)

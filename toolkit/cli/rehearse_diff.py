@@ -41,10 +41,11 @@ ROWS = 5
 @json_option
 @click.pass_context
 def command(ctx: click.Context, *, folder: Path, old: str, new: str, elsewhere: bool, as_json: bool) -> int:
-    """Run every captured job with two bodies, each in a throw-away database: how each ended, and the rows it left.
+    """Run captured jobs with two bodies, and say what differs.
 
-    A body is `current` (the job's own), one that the job keeps from its past (the image job: stale, first-fix), or any
-    function at module:NAME. Kept ones get the payload as it was recorded; the others today's.
+    Each runs in a throw-away database of its own; told are how it ended and the rows that only one left. A body is `current`
+    (the job's own), one that the job keeps from its past (an unknown name lists them), or any function at module:NAME. Kept
+    ones get the payload as it was recorded, the others today's.
 
     Exit code: 1 when a case that was fine with the old body fails with the new one, else 0.
     """

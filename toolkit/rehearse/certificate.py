@@ -1,13 +1,18 @@
 """The proof on paper: which code, on which server, in which scenarios, how many schedules, and which sabotage was noticed.
 
 A certificate holds no times of day and no names of machines: the same code on the same server gives the same bytes, so
-`verify` runs everything again and compares. The code hash covers the sources of the modules that the rehearsal names.
+`verify` runs everything again and compares. The code hash covers the sources of the modules that the rehearsal names, and
+the SQL files beside them where one is a package.
+
+Certificates of a repository are kept in one folder, `runbooks/certificates/`, one file a rehearsal and server version; any
+folder will do for `held_for`. Known weakness: a certificate is believed; only `verify` runs it again.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +21,7 @@ import msgspec
 from toolkit.errors import InputFileError
 from toolkit.rehearse.mutants import Verdict
 from toolkit.rehearse.race import RaceReport
-from toolkit.rehearse.words import Options
+from toolkit.rehearse.words import Options, Rehearsal
 
 
 class Raced(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,15 +60,69 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a folder's certificates say of the code that is installed here. `path`: the one that counts, None when the folder
+    has none of this rehearsal; `same_code`: it is about exactly this code; `holds`: it says that all is well. `schedules`
+    are all of its scenarios'; `noticed` of its `mutants` were noticed. `unreadable`: files that are no certificates."""
+
+    path: Path | None = None
+    same_code: bool = False
+    holds: bool = False
+    code: str = ""
+    server: str = ""
+    scenarios: int = 0
+    schedules: int = 0
+    mutants: int = 0
+    noticed: int = 0
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def proven(self) -> bool:
+        """True when a certificate of exactly this code holds."""
+        return self.same_code and self.holds
+
+
+def held_for(folder: Path, rehearsal: Rehearsal) -> Held:
+    """The certificate for the code that is installed here, from the *.json of a folder (which need not exist): one of exactly
+    this code before others, one that holds before others, then the last by name. Reads files and hashes sources; runs
+    nothing. Raises InputFileError when a module that the rehearsal names is not installed."""
+    code = code_hash(rehearsal.sources)
+    found: list[tuple[bool, bool, Path, Certificate]] = []
+    unreadable: list[str] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            one = read(path)
+        except InputFileError:
+            unreadable.append(path.name)
+            continue
+        if one.rehearsal == rehearsal.name:
+            found.append((one.code == code, one.holds, path, one))
+    if not found:
+        return Held(code=code, unreadable=tuple(unreadable))
+    same_code, holds, path, best = max(found, key=lambda item: item[:3])
+    return Held(
+        path=path, same_code=same_code, holds=holds, code=code, server=best.server, scenarios=len(best.races),
+        schedules=sum(race.schedules for race in best.races), mutants=len(best.mutants),
+        noticed=sum(bool(by) for by in best.mutants.values()), unreadable=tuple(unreadable),
+    )  # fmt: skip
+
+
 def code_hash(modules: Iterable[str]) -> str:
-    """SHA-256 of the modules' sources, by name, without importing them."""
+    """SHA-256 of the modules' sources, by name, without importing them; of a package, its SQL files too."""
     digest = hashlib.sha256()
     for name in sorted(modules):
-        spec = find_spec(name)
+        try:
+            spec = find_spec(name)
+        except ModuleNotFoundError:  # not even its package
+            spec = None
         if spec is None or spec.origin is None:
             raise InputFileError(f"there is no module {name} to certify")
-        raw = Path(spec.origin).read_bytes()
-        digest.update(f"{name} {len(raw)}\n".encode() + raw)
+        source = Path(spec.origin)
+        beside = sorted(source.parent.glob("*.sql")) if spec.submodule_search_locations else []
+        for path in (source, *beside):
+            raw = path.read_bytes()
+            digest.update(f"{name} {path.name} {len(raw)}\n".encode() + raw)
     return digest.hexdigest()
 
 

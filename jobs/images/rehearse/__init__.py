@@ -26,6 +26,7 @@ REHEARSAL = Rehearsal(
         "toolkit.failures",
         "toolkit.jobspec",
         "toolkit.ledger.database",
+        "toolkit.ledger.migrations",  # the fence and the lease are SQL functions
         "toolkit.ledger.runs",
         "toolkit.perform",
         "toolkit.run",
