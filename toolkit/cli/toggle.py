@@ -232,8 +232,9 @@ def _carry_out(app: App, name: str, request: Request, timeout: float, trace_id: 
 
     before = _look(app, name)
     planned = plan(
-        name, before.known.toggle, request, switched_off=before.switched_off, reclaim_hold=_longest(app) + 60
-    )
+        name, before.known.toggle, request, switched_off=before.switched_off, reclaim_hold=_longest(app) + 60,
+        doubt=_doubt(app) if request.on else "",
+    )  # fmt: skip
     for warning in planned.warnings:
         render.say(click.style("warning: ", fg="yellow") + warning)
     began = time.monotonic()
@@ -263,6 +264,22 @@ def _carry_out(app: App, name: str, request: Request, timeout: float, trace_id: 
             click.echo(f"in flight after:  {view.in_flight(after.in_flight)}")
         render.next_steps(f"toolkit toggle status {name}", f"toolkit trace {trace_id}")
     return 3 if seen.laggards else 0
+
+
+def _doubt(app: App) -> str:
+    """Why the deployed release is not known to be good; '' when verify-deploy has proven it."""
+    from toolkit.ledger import verifications
+    from toolkit.ledger.reading import reading
+
+    with reading(app.database) as session:
+        marked = verifications.deployments(session, limit=1)
+        release = marked[0].release if marked else app.settings.release
+        newest = verifications.listed(session, limit=1, release=release)
+    if not newest:
+        return f"no verify-deploy verdict is known for release {release}"
+    if newest[0].verdict == "proven":
+        return ""
+    return f"verify-deploy {newest[0].verification_id} says {newest[0].verdict} of release {release}"
 
 
 def _see_to_in_flight(app: App, standing: Toggle, trace_id: str, *, as_json: bool) -> dict[str, Any]:

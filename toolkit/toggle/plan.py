@@ -1,8 +1,8 @@
 """What a flip would make of a toggle, and whether it may: pure.
 
-Towards safe (sync) a reason is enough. Towards async a verdict of `verify-deploy` is asked for: while there is none, a
-warning. A whole flip off takes pins towards async away, because off must mean off; pins towards sync stay until the merchant
-is turned on again.
+Towards safe (sync) a reason is enough. Towards async a verdict of `verify-deploy` is asked for: without one, or with a bad
+one, a warning. A whole flip off takes pins towards async away, because off must mean off; pins towards sync stay until the
+merchant is turned on again.
 """
 
 from __future__ import annotations
@@ -56,11 +56,18 @@ class Plan:
 
 
 def plan(
-    name: str, standing: Toggle | None, request: Request, *, switched_off: bool, reclaim_hold: float
+    name: str,
+    standing: Toggle | None,
+    request: Request,
+    *,
+    switched_off: bool,
+    reclaim_hold: float,
+    doubt: str = "no verify-deploy verdict is known for this release",
 ) -> Plan:
     """The flip that `request` asks for, from the version that stands (None: never flipped, that is async).
 
-    `reclaim_hold`: seconds that a reclaim may take for one job. Raises UsageError for a request that means nothing.
+    `reclaim_hold`: seconds that a reclaim may take for one job; `doubt`: why the release is not known to be good, '' when
+    verify-deploy has proven it. Raises UsageError for a request that means nothing.
     """
     _check(name, request)
     enabled = standing.enabled if standing else True
@@ -79,10 +86,8 @@ def plan(
         if not request.on:
             pins = {merchant: value for merchant, value in pins.items() if not value}
     warnings = []
-    if request.on and not request.force:
-        warnings.append(
-            "no verify-deploy verdict is known for this release; --force says that you know it is safe"
-        )
+    if request.on and doubt and not request.force:
+        warnings.append(f"{doubt}; --force says that you know it is safe")
     if request.on and switched_off:
         warnings.append(
             f"{name}=false stands in this command's environment: a process that has it too stays sync, whatever the ledger says"
