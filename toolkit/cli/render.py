@@ -18,6 +18,7 @@ from rich.text import Text
 STYLES = {
     "processed": "green", "skipped": "yellow", "failed": "bold red", "lost": "bold magenta", "running": "cyan",
     "waiting": "blue", "ok": "green", "away": "bold red", "idle": "green", "busy": "cyan", "dead": "bold red",
+    "proven": "green", "regression": "bold red", "inconclusive": "yellow", "pending": "cyan",
 }  # fmt: skip
 """How a word of a closed list is shown."""
 

@@ -69,10 +69,10 @@ def _table(receipt: Receipt, runbooks: Mapping[str, str]) -> str:
     if not receipt.findings:
         return "No check was looked at."
     rows = [
-        " | ".join((f"| {escaped(phase)}", f"{words.MARKS[one.verdict]} {one.verdict}", escaped(one.check), f"{_said(one, runbooks)} |"))
+        f"| {escaped(phase)} | {words.MARKS[one.verdict]} {one.verdict} | {escaped(one.check)} | {_said(one, runbooks)} |"
         for phase, findings in words.phases(receipt)
         for one in findings
-    ]  # fmt: skip
+    ]
     return "\n".join(["| phase | verdict | check | found |", "|---|---|---|---|", *rows])
 
 
@@ -95,8 +95,9 @@ def _blind(receipt: Receipt) -> str:
 
 def _events(receipt: Receipt) -> str:
     told = (
-        f"- {escaped(event.kind)} {words.when(event.at)}: {escaped(_cut(event.what))} ({escaped(event.who)})" for event in receipt.events
-    )  # fmt: skip
+        f"- {escaped(one.kind)} {words.when(one.at)}: {escaped(_cut(one.what))} ({escaped(one.who)})"
+        for one in receipt.events
+    )
     return "\n".join(["Inside the window:", "", *told])
 
 
