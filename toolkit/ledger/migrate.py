@@ -1,7 +1,7 @@
 """Bring schema `toolkit` to this release's revision, safely when two hosts do it at once, and write the roles.
 
 One transaction holds an advisory lock, so the second caller waits and then finds nothing to do. The catalog's tables are
-never touched here.
+never touched here. Alembic is imported to migrate only: every command asks for the revision as it starts.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from typing import Any
 import msgspec
 import psycopg
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 
 from toolkit.errors import NotInitialised, SettingError
 from toolkit.jobspec import MAX_PAYLOAD_BYTES, JobSpec, Registry
@@ -23,6 +20,7 @@ from toolkit.ledger.database import Database, run_script
 
 _LOCK = 0x66726573  # "fres": the advisory lock of migrations
 _ROLES = Path(__file__).parent / "roles.sql"
+_MIGRATIONS = Path(__file__).parent / "migrations"
 _NOT_GRANTED = (
     psycopg.errors.InsufficientPrivilege,
     psycopg.errors.UndefinedTable,
@@ -43,9 +41,12 @@ class Migrated:
 
 def head() -> str:
     """The revision that this release wants."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None  # noqa: S101  the package ships at least one revision
-    return revision
+    return max(revisions())
+
+
+def revisions() -> set[str]:
+    """Every revision that this release knows: they are numbered in their order, and each file is named by its own."""
+    return {path.name[1:5] for path in (_MIGRATIONS / "versions").glob("r[0-9]*.py")}
 
 
 def current(connection: sa.Connection) -> str | None:
@@ -68,19 +69,22 @@ def require(database: Database) -> None:
 
 def migrate(database: Database, registry: Registry) -> Migrated:
     """Migrate, register the jobs' payload rules, write roles and grants. Raises NotInitialised on a newer schema."""
+    from alembic import command  # noqa: PLC0415  a tenth of a second that only a migration is worth
+    from alembic.config import Config  # noqa: PLC0415
+
     wanted = head()
     with database.begin() as connection:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS toolkit"))
         before = current(connection)
-        known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-        if before is not None and before not in known:
+        if before is not None and before not in revisions():
             raise NotInitialised(
                 f"schema toolkit is at revision {before}, newer than this release ({wanted})",
                 remedy="upgrade Freshfetch on this host; the schema is never moved back",
             )
         if before != wanted:
-            config = _config()
+            config = Config()
+            config.set_main_option("script_location", str(_MIGRATIONS))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
         for spec in registry:
@@ -136,9 +140,3 @@ def payload_fields(spec: JobSpec) -> dict[str, dict[str, Any]]:
             "pattern": options[0].get("pattern", ""),
         }
     return fields
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
