@@ -73,6 +73,20 @@ def _path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(one.strip() for one in text.split(",") if one.strip())
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("a whole URL: http://host:port")
+    return text.rstrip("/")
+
+
+def _urls(text: str) -> tuple[str, ...]:
+    return tuple(_url(one) for one in _list(text))
+
+
 def _text(text: str) -> str:
     return text
 
@@ -207,6 +221,29 @@ class Settings:
     vercel_url: str = setting(
         "TOOLKIT_VERCEL_URL", _text, "https://api.vercel.com", "a URL", "where Vercel's HTTP API answers"
     )
+    prometheus_url: str = setting(
+        "TOOLKIT_PROMETHEUS_URL",
+        _url,
+        "",
+        "a whole URL: http://host:9090",
+        "the Prometheus that verify-deploy asks",
+    )
+    prometheus_token: str = setting(
+        "TOOLKIT_PROMETHEUS_TOKEN",
+        _text,
+        "",
+        "a bearer token",
+        "for a Prometheus that wants one",
+        secret=True,
+    )
+    verify_metrics: tuple[str, ...] = setting(
+        "TOOLKIT_VERIFY_METRICS", _urls, (), "http://host:9464/metrics,http://…",
+        "every supervisor's /metrics, for verify-deploy; unset: this host's, if it answers",
+    )  # fmt: skip
+    verify_logs: tuple[str, ...] = setting(
+        "TOOLKIT_VERIFY_LOGS", _list, (), "path,path",
+        "logs that verify-deploy reads; unset: the embedded PostgreSQL's",
+    )  # fmt: skip
     no_color: bool = setting("NO_COLOR", bool, False, "anything", "no colours on a terminal")
     sections: Mapping[str, str] = field(
         default_factory=dict, metadata={"meaning": "TOOLKIT_… settings of jobs"}
@@ -275,7 +312,7 @@ class Settings:
             if variable is None:
                 continue
             value = getattr(self, item.name)
-            shown = "" if value is None else str(value)
+            shown = "" if value is None else ", ".join(value) if isinstance(value, tuple) else str(value)
             rows.append(
                 {
                     "variable": variable,

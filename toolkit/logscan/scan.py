@@ -58,6 +58,8 @@ class Report:
 
     bytes: int
     fk_errors: Mapping[str, int]
+    fk_releases: Mapping[str, Mapping[str, int]]
+    """The same by constraint and release; '' where the log does not say which."""
     completed: int
     skipped: Mapping[str, int]
     errors: Mapping[str, int]
@@ -104,6 +106,7 @@ def scan(blocks: Iterable[bytes], progress: Callable[[int], object] = lambda _: 
 class _Tally:
     counts: dict[Kind, Counter[str]] = field(default_factory=lambda: {kind: Counter() for kind in Kind})
     minutes: Counter[tuple[str, str, Kind]] = field(default_factory=Counter)
+    fk_releases: dict[str, Counter[str]] = field(default_factory=dict)
     examples: dict[tuple[Kind, str], list[Example]] = field(default_factory=dict)
     pending: tuple[Finding, bytes, int] | None = None
     """An unknown error that may yet turn out to be the beginning of a foreign key error."""
@@ -138,6 +141,8 @@ class _Tally:
         key = found.key if found.key in counts or len(counts) < MOST_KEYS else OTHERS
         counts[key] += 1
         self.minutes[found.minute, found.release, found.kind] += 1
+        if found.kind is Kind.FK_ERROR:
+            self.fk_releases.setdefault(key, Counter())[found.release] += 1
         kept = self.examples.setdefault((found.kind, key), [])
         if len(kept) < EXAMPLES:
             text = redact.text(line[:400].decode("utf-8", "replace").strip())
@@ -152,6 +157,7 @@ class _Tally:
         return Report(
             bytes=size,
             fk_errors=dict(self.counts[Kind.FK_ERROR].most_common()),
+            fk_releases={key: dict(counts) for key, counts in self.fk_releases.items()},
             completed=self.counts[Kind.COMPLETED].total(),
             skipped=dict(self.counts[Kind.SKIPPED].most_common()),
             errors=dict(self.counts[Kind.ERROR].most_common()),

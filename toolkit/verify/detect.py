@@ -62,7 +62,9 @@ class Planted:
 class Detector(Protocol):
     """One source of foreign key errors: the ledger, a supervisor's counters, Prometheus, a log."""
 
-    source: str
+    @property
+    def source(self) -> str:
+        """Its name, in receipts."""
 
     def look(
         self, release: str, since: datetime, planted: Planted | None, now: datetime, lag: float

@@ -1,0 +1,159 @@
+"""A log file as a detector: a worker's, an importer's, PostgreSQL's own, in any form that `toolkit logs scan` reads.
+
+Only what was written since the window began is read: its beginning is found by bisecting on the lines' times, and the rest goes
+through the scan, some hundred MB a second. Lines that name another release are left out; of lines that name none (PostgreSQL's),
+only errors on the job's own constraints count, for others write to that database, too. Rehearsals' are left out.
+
+Known weakness: what was written before the log was rotated is not read; the detail says when the log begins later than the
+window. The clocks of log and database may differ by SKEW seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from io import BufferedReader
+from pathlib import Path
+from typing import Final
+
+from toolkit.jobspec import CONTROL_CONSTRAINT
+from toolkit.logscan.lines import UNNAMED, Kind
+from toolkit.logscan.moment import UnknownZone, begin_of, moment
+from toolkit.logscan.scan import Report, scan
+from toolkit.logscan.source import BLOCK, lines
+from toolkit.verify.adapters.sight import judged
+from toolkit.verify.detect import Planted, Sight, Sighting
+
+SKEW: Final = 5.0
+_GZIP: Final = b"\x1f\x8b"
+_REHEARSED: Final = re.compile(rb"^[^\n]*\] [0-9A-Z]{5} rehearse_[^\n]*\n?", re.MULTILINE)
+_TAIL: Final = 64 << 10
+
+
+class Unusable(Exception):
+    """A log that cannot tell; why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """One log. `constraints`: the job's own, for lines that name no release; none means all."""
+
+    path: str
+    constraints: frozenset[str] = frozenset()
+    source: str = ""
+
+    def look(
+        self, release: str, since: datetime, planted: Planted | None, now: datetime, lag: float
+    ) -> Sighting:
+        """See Detector. `as_of`: the time of its last line that has one."""
+        source = self.source or f"log {self.path}"
+        try:
+            with Path(self.path).open("rb") as file:
+                seen = _read(file, since, planted, now)
+        except OSError as error:
+            said = f"{self.path} cannot be read: {error.strerror or error}; check TOOLKIT_VERIFY_LOGS"
+            return Sighting(source=source, sight=Sight.BLIND, errors={}, planted=0, detail=said)
+        except UnknownZone as error:
+            said = f"{self.path} tells its times in {error}: log in UTC (log_timezone = 'UTC')"
+            return Sighting(source=source, sight=Sight.BLIND, errors={}, planted=0, detail=said)
+        except Unusable as error:
+            said = f"{self.path} {error}"
+            return Sighting(source=source, sight=Sight.BLIND, errors={}, planted=0, detail=said)
+        sight, detail = judged(planted, seen=seen.met is not None, now=now, lag=lag)
+        errors = Counter[str]()
+        for report in seen.reports:
+            errors += self._errors(report, release)
+        return Sighting(
+            source=source, sight=sight, errors=dict(errors), as_of=seen.as_of,
+            planted=sum(report.fk_errors.get(CONTROL_CONSTRAINT, 0) for report in seen.reports),
+            after=_after(seen.met, planted, now), detail=detail or seen.note,
+        )  # fmt: skip
+
+    def _errors(self, report: Report, release: str) -> Counter[str]:
+        """Real ones of this release, by constraint."""
+        found: Counter[str] = Counter()
+        for constraint, by_release in report.fk_releases.items():
+            anonymous = not self.constraints or constraint in {*self.constraints, UNNAMED}
+            if constraint != CONTROL_CONSTRAINT:
+                found[constraint] += by_release.get(release, 0)
+                found[constraint] += by_release.get("", 0) if anonymous else 0
+        return +found
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the log has from before and from after the planting, and the line of the planted one."""
+
+    reports: tuple[Report, ...]
+    met: bytes | None
+    as_of: datetime | None
+    note: str
+
+
+def _read(file: BufferedReader, since: datetime, planted: Planted | None, now: datetime) -> _Seen:
+    if file.peek(2)[:2] == _GZIP:
+        raise Unusable("is packed: name the log that is still written")
+    size = file.seek(0, 2)
+    begin = begin_of(file, size, since, now)
+    if begin is None:
+        raise Unusable(
+            "has no line whose time is understood"
+            if size
+            else "is empty: is it still the log that is written?"
+        )
+    middle = size
+    if planted is not None:
+        middle = begin_of(file, size, planted.at - timedelta(seconds=SKEW), now) or 0
+    middle = max(begin, middle)
+    before, after = _scanned(file, begin, middle), _scanned(file, middle, size)
+    examples = (
+        one.text for one in after.examples if (one.kind, one.key) == (Kind.FK_ERROR, CONTROL_CONSTRAINT)
+    )
+    met = next(examples, None)
+    first, last = _edges(file, size, now)
+    late = first is not None and begin == 0 and first > since + timedelta(seconds=SKEW)
+    note = f"it begins at {first:%H:%M:%S} UTC, after the window" if late and first else ""
+    return _Seen((before, after), met.encode() if met is not None else None, last, note)
+
+
+def _scanned(file: BufferedReader, begin: int, end: int) -> Report:
+    file.seek(begin)
+    return scan(_without_rehearsals(lines(_Part(file, end - begin))))  # type: ignore[arg-type]
+
+
+class _Part:
+    """The next bytes of a file as a file: what is written meanwhile is the next look's."""
+
+    def __init__(self, file: BufferedReader, left: int) -> None:
+        self._file, self._left = file, left
+
+    def read(self, size: int = BLOCK) -> bytes:
+        found = self._file.read(min(size, self._left))
+        self._left -= len(found)
+        return found
+
+
+def _without_rehearsals(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    for block in blocks:
+        yield _REHEARSED.sub(b"", block) if b" rehearse_" in block else block
+
+
+def _edges(file: BufferedReader, size: int, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """The times of the first and of the last line that have one, as far as they are near the edges."""
+    file.seek(0)
+    first = _timed(file.read(_TAIL).splitlines(), now)
+    file.seek(max(0, size - _TAIL))
+    return first, _timed(reversed(file.read(_TAIL).splitlines()), now)
+
+
+def _timed(found: Iterable[bytes], now: datetime) -> datetime | None:
+    return next((at for line in found if (at := moment(line, now)) is not None), None)
+
+
+def _after(met: bytes | None, planted: Planted | None, now: datetime) -> float | None:
+    if met is None or planted is None:
+        return None
+    return max(0.0, ((moment(met, now) or now) - planted.at).total_seconds())
