@@ -17,10 +17,12 @@ from toolkit.ledger.reading import clock, reading
 from toolkit.ledger.verifications import Verification
 from toolkit.run import Mode
 from toolkit.toggle.plan import Request, plan
-from toolkit.verify import detectors
+from toolkit.toggle.vercel import Vercel
+from toolkit.verify.adapters.vercel import Hosted, look
 from toolkit.verify.asked import Asked
 from toolkit.verify.check import Check, Phase, Scene, Target
 from toolkit.verify.checks import CHECKS
+from toolkit.verify.detectors import detectors
 from toolkit.verify.dry import Asks, asks
 from toolkit.verify.orders import OrderDesk
 from toolkit.verify.publish import spans
@@ -96,7 +98,7 @@ def find(app: App, verification_id: int) -> Verification:
 def verifier(app: App, verification: Verification, asked: Asked, what: str) -> Verifier:
     """What looks at it, in this process."""
     spec = spec_of(app, asked.job_name)
-    settings = app.settings
+    settings, rules = app.settings, Rules().but(asked.rules)
     desk = OrderDesk(
         database=app.database,
         spec=spec,
@@ -115,16 +117,32 @@ def verifier(app: App, verification: Verification, asked: Asked, what: str) -> V
         asked=asked,
         what=what,
         checks=chosen(asked),
-        rules=Rules().but(asked.rules),
+        rules=rules,
         database=app.database,
         broker=app.broker,
         registry=app.registry,
         spec=spec,
         desk=desk,
-        detectors=detectors.in_use(settings, app.database),
+        detectors=detectors(
+            settings, app.database, constraints=spec.constraints, server_log=app.server_log, fresh=rules.fresh
+        ),
+        hosting=_hosting(app),
         runner=f"{app.host}.{os.getpid()}",
         gone=verification.runner if _dead(verification.runner, app.host) else "",
     )
+
+
+def _hosting(app: App) -> Callable[[], Hosted] | None:
+    """How to ask Vercel; None where it is not configured."""
+    settings = app.settings
+    if not (settings.vercel_token and settings.vercel_project):
+        return None
+
+    def hosted() -> Hosted:
+        with Vercel.connect(settings) as vercel:
+            return look(vercel)
+
+    return hosted
 
 
 def _dead(runner: str, host: str) -> bool:

@@ -26,12 +26,12 @@ _KNOCK: Final = 0.5
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  to be replaced
 
 
-def detectors(
+def in_use(
     settings: Settings,
     database: Database,
     *,
-    constraints: frozenset[str],
-    server_log: Path | None,
+    constraints: frozenset[str] = frozenset(),
+    server_log: Path | None = None,
     fresh: float = 60.0,
 ) -> list[Detector]:
     """`constraints`: those that the verified job may violate; `server_log`: the embedded PostgreSQL's; `fresh`: Rules.fresh."""
