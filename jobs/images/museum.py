@@ -4,8 +4,8 @@
     first-fix  commit e682860, 17:30: always fetched when the job runs; between that and the INSERT a draft can still go
 
 Never run on live data: `toolkit rehearse diff` and `toolkit rehearse incident` run them in throw-away databases. What they
-do wrong is kept with care: no lock, no fence, no merchant, one commit an image, payloads of any form. Known weakness: ids
-and times were random then; here they are made as today's job makes them, so that a row diff shows what matters.
+do wrong is kept with care: no lock, no fence, no merchant, one commit an image. Known weakness: ids were random then, and
+are made here as today's job makes them, so that a row diff shows what matters.
 """
 
 from __future__ import annotations

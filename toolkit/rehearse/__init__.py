@@ -9,6 +9,7 @@
     mutants.py     sabotage that a proof must notice        certificate.py  the proof, on paper
     incident.py    an incident's timeline, run with a virtual clock
     case.py        a captured job, run again                diff.py      … with two bodies, side by side
+    quiet.py       a log and a sink that tell nobody
 
 A package brings its scenarios by entry point, group `freshfetch.rehearsals`: an object `Rehearsal` (words.py).
 """
