@@ -26,7 +26,7 @@ _KNOCK: Final = 0.5
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  to be replaced
 
 
-def in_use(
+def detectors(
     settings: Settings,
     database: Database,
     *,
