@@ -1,11 +1,14 @@
-"""Dashboards → Grafana, over its HTTP API, for who cannot provision files there.
+"""Dashboards → Grafana, over its HTTP API, for who cannot provision files there; and annotations that are kept up to date.
 
     with Grafana.connect(url, token) as grafana:
         grafana.folder("freshfetch", "Freshfetch")
         grafana.push(read(path.read_bytes()), folder="freshfetch")
+        number = grafana.annotate(None, note)
+        grafana.annotate(number, newer_note)
 
 Made or overwritten by uid, so a second push changes nothing but the version. HTTP API, as published: GET and POST
-/api/folders, POST /api/dashboards/db with `overwrite`. Defaults: 10 s an answer, no second try.
+/api/folders, POST /api/dashboards/db with `overwrite`; GET and POST /api/annotations, PATCH /api/annotations/{id}. Defaults:
+10 s an answer, no second try.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import httpx
@@ -36,6 +40,16 @@ class Pushed:
     title: str
     url: str
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An annotation of the whole organisation, from `begin` to `end`. `tags` and `begin` tell it from every other one."""
+
+    text: str
+    tags: tuple[str, ...]
+    begin: datetime
+    end: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +86,37 @@ class Grafana:
         where = httpx.URL(str(self.client.base_url)).copy_with(path=told.get("url") or "/")
         return Pushed(dashboard["uid"], dashboard["title"], str(where), int(told.get("version", 0)))
 
+    def annotate(self, known: str | None, note: Note) -> str:
+        """Make the annotation, or bring it up to date; returns its id. `known` is its id from the last time, if that was kept;
+        without one it is looked for, since whoever made it may have died before the id was kept. Raises as `push`."""
+        span = {"time": _milliseconds(note.begin), "timeEnd": _milliseconds(note.end)}
+        body = span | {"text": note.text, "tags": list(note.tags)}
+        number = known or self._annotated(note)
+        # 404: somebody has deleted it. Then there is a new one.
+        if number and self._ask("PATCH", f"/api/annotations/{number}", body, allowed={404}) is not None:
+            return number
+        told = self._ask("POST", "/api/annotations", body) or {}
+        return str(told.get("id", ""))
+
+    def _annotated(self, note: Note) -> str:
+        begin = str(_milliseconds(note.begin))
+        query = httpx.QueryParams(
+            {"from": begin, "to": begin, "type": "annotation", "limit": "100", "tags": note.tags}
+        )
+        found = self._ask("GET", f"/api/annotations?{query}", kind=list) or []
+        ids = [str(one["id"]) for one in found if one.get("time") == int(begin)]
+        return ids[0] if ids else ""
+
     def _ask(
-        self, method: str, path: str, body: object = None, *, allowed: frozenset[int] | set[int] = frozenset()
-    ) -> dict[str, Any] | None:
-        """The answer; None for an allowed status."""
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        allowed: frozenset[int] | set[int] = frozenset(),
+        kind: type[dict[str, Any] | list[Any]] = dict,
+    ) -> Any:
+        """The answer, a dictionary or what `kind` says; None for an allowed status."""
         try:
             answer = self.client.request(method, path, json=body)
         except httpx.HTTPError as error:
@@ -87,7 +128,7 @@ class Grafana:
             told = msgspec.json.decode(answer.content)
         except msgspec.DecodeError:
             told = None
-        if answer.is_success and isinstance(told, dict):
+        if answer.is_success and isinstance(told, kind):
             return told
         if answer.status_code in allowed and isinstance(told, dict):
             return None
@@ -115,6 +156,10 @@ class Grafana:
                 remedy="rename or delete the dashboard of the same title in that folder",
             )
         return ToolkitError(f"Grafana refused: {said}", remedy="see Grafana's log")
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
 
 
 def read(content: bytes, name: str, *, runbooks: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`toolkit dashboards push` against a loopback server that answers by Grafana's published contract, failures included."""
+"""Dashboards and annotations against a loopback server that answers by Grafana's published contract, failures included."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from dashboards.__main__ import FOLDER
+from tests import receipts
+from tests.receipts import HOSTILE, START, but
 from toolkit.errors import DependencyUnreachable, InputFileError, Refused, ToolkitError, UsageError
 from toolkit.grafana import Grafana, read
+from toolkit.verify.adapters.grafana import publish
 
 TOKEN = "glsa_of_the_test"
 BOARD = {"uid": "one", "title": "One", "id": 7, "panels": []}
@@ -32,9 +36,10 @@ class Contract:
     refuse: tuple[int, str] | None = None
     race: bool = False
     url: str = ""
+    annotations: dict[int, dict[str, Any]] = field(default_factory=dict)
 
-    def answer(self, method: str, path: str, token: str, body: Any) -> tuple[int, str]:
-        """By the contract: a bearer token, and three calls."""
+    def answer(self, method: str, path: str, token: str, body: Any) -> tuple[int, str]:  # noqa: PLR0911  one a call
+        """By the contract: a bearer token, folders, dashboards, annotations."""
         if token != f"Bearer {TOKEN}":
             return 401, json.dumps({"message": "Invalid API key"})
         if method == "POST" and self.refuse is not None:
@@ -47,11 +52,34 @@ class Contract:
                 if found
                 else (404, json.dumps({"message": "folder not found"}))
             )
+        if path.startswith("/api/annotations"):
+            return self.annotate(method, path, body)
         if (method, path) == ("POST", "/api/folders"):
             return self.make(body)
         if (method, path) == ("POST", "/api/dashboards/db"):
             return self.save(body)
         return 404, "<html>not found</html>"
+
+    def annotate(self, method: str, path: str, body: Any) -> tuple[int, str]:
+        """Made by POST, changed by PATCH, found by time and by all of its tags."""
+        if method == "GET":
+            query = parse_qs(urlsplit(path).query)
+            begin, end = int(query["from"][0]), int(query["to"][0])
+            found = [
+                {"id": number, **one}
+                for number, one in self.annotations.items()
+                if one["time"] <= end and one["timeEnd"] >= begin and set(query["tags"]) <= set(one["tags"])
+            ]
+            return 200, json.dumps(found)
+        if method == "POST":
+            number = len(self.annotations) + 1
+            self.annotations[number] = body
+            return 200, json.dumps({"message": "Annotation added", "id": number})
+        number = int(path.rpartition("/")[2])
+        if number not in self.annotations:
+            return 404, json.dumps({"message": "Could not find annotation to update"})
+        self.annotations[number] |= body
+        return 200, json.dumps({"message": "Annotation patched"})
 
     def make(self, body: Any) -> tuple[int, str]:
         if self.race:
@@ -95,7 +123,7 @@ def grafana() -> Iterator[Contract]:
             self.end_headers()
             self.wfile.write(text.encode())
 
-        do_POST = do_GET  # noqa: N815  http.server's name
+        do_POST = do_PATCH = do_GET  # noqa: N815  http.server's names
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the parameter's name is inherited
             """Quiet."""
@@ -189,3 +217,54 @@ def test_a_file_that_is_no_dashboard_is_named_before_anything_is_sent(
     assert grafana.dashboards == {}
     with pytest.raises(InputFileError, match="uid"):
         read(b"{}", "c.json")
+
+
+# A verification's annotation
+
+
+def test_two_publishes_leave_one_annotation_that_says_the_newer_verdict(grafana: Contract) -> None:
+    first, warning = publish(grafana.url, TOKEN, None, receipts.pending())
+    assert (first, warning) == ("1", "")
+    second, warning = publish(grafana.url, TOKEN, first, receipts.proven())
+    assert (second, warning) == (first, "")
+    (one,) = grafana.annotations.values()
+    assert one["text"].startswith("proven so far: release e682860")
+    assert one["tags"] == ["freshfetch", "verify-deploy", "release:e682860", "verification:7"]
+    assert (one["time"], one["timeEnd"]) == (START.timestamp() * 1000, (START.timestamp() + 1800) * 1000)
+
+
+def test_an_annotation_whose_id_was_never_kept_is_found_again(grafana: Contract) -> None:
+    publish(grafana.url, TOKEN, None, receipts.pending())
+    other = but(receipts.pending(), verification_id=8)
+    assert publish(grafana.url, TOKEN, None, other) == ("2", "")
+    assert publish(grafana.url, TOKEN, None, receipts.proven()) == ("1", "")
+    assert len(grafana.annotations) == 2
+
+
+def test_an_annotation_that_somebody_deleted_is_made_again(grafana: Contract) -> None:
+    assert publish(grafana.url, TOKEN, "41", receipts.proven()) == ("1", "")
+
+
+def test_an_annotation_is_no_markup_and_holds_no_secret(grafana: Contract) -> None:
+    publish(grafana.url, TOKEN, None, but(receipts.regression(), release=HOSTILE))
+    (one,) = grafana.annotations.values()
+    assert "<" not in one["text"]
+    assert "hunter2" not in json.dumps(one)
+
+
+@pytest.mark.parametrize("refusal", [(403, '{"message": "no"}'), (500, '{"message": "no"}'), (502, "<html>")])
+def test_a_grafana_that_refuses_costs_a_warning_and_keeps_the_id(
+    grafana: Contract, refusal: tuple[int, str]
+) -> None:
+    grafana.refuse = refusal
+    annotation, warning = publish(grafana.url, TOKEN, None, receipts.proven())
+    assert annotation is None
+    assert f"answered {refusal[0]}" in warning
+    assert publish(grafana.url, "glsa_wrong", "1", receipts.proven())[0] == "1"
+
+
+def test_a_grafana_that_is_away_costs_a_warning_and_not_the_verdict() -> None:
+    annotation, warning = publish("http://127.0.0.1:9", TOKEN, "5", receipts.proven())
+    assert annotation == "5"
+    assert "does not answer" in warning
+    assert TOKEN not in warning
