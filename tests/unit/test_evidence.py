@@ -11,7 +11,7 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 from hypothesis import given, settings
@@ -57,7 +57,7 @@ def least_coverage(nominal: float, trials: int) -> float:
         (0.01, 0.95, 299),
         (0.05, 0.99, 90),
         (0.01, 0.99, 459),
-        (0.5, 0.75, 2),  # a whole number is not rounded up
+        (0.3, 0.51, 2),  # exactly 2, and a bit more in floats
     ],
 )
 def test_as_many_clean_jobs_are_needed_as_the_tables_say(rate: float, confidence: float, n: int) -> None:
@@ -392,6 +392,30 @@ def test_the_shift_is_the_median_of_all_differences_exactly(before: list[float],
     assert hodges_lehmann(before, after) == statistics.median(differences(before, after))
 
 
+def test_neighbours_among_the_floats_are_told_apart() -> None:
+    one = math.nextafter(1, 2)
+    two = math.nextafter(one, 2)
+    assert hodges_lehmann([0, 0, 0], [one, one, two]) == one
+    assert hodges_lehmann([0, 0, 0], [one, two, two]) == two
+
+
+def test_ties_narrow_the_interval_by_the_variance_of_all_splits() -> None:
+    """The corrected variance is that of the Mann-Whitney statistic over all ways to split the pooled values in two."""
+    before, after = [0, 0, 0, 0, 10, 25], [0, 0, 0, 3, 10, 60]
+    pooled, wins = before + after, []
+    for chosen in combinations(range(12), 6):
+        rest = [pooled[i] for i in range(12) if i not in chosen]
+        wins.append(36 * probability_slower(rest, [pooled[i] for i in chosen]).probability)
+    spread, ordered = statistics.pstdev(wins), differences(before, after)
+    for percent in range(50, 99):
+        z = statistics.NormalDist().inv_cdf((1 + percent / 100) / 2)
+        rank = math.floor(18 - z * spread)
+        assert hodges_lehmann_interval(before, after, percent / 100) == (
+            ordered[rank - 1],
+            ordered[36 - rank],
+        )
+
+
 @given(
     st.lists(st.integers(0, 3), min_size=8, max_size=30), st.lists(st.integers(0, 3), min_size=8, max_size=30)
 )
@@ -479,11 +503,13 @@ def test_speed_is_kept_only_when_the_bound_of_the_shift_is_below_the_margin(
     factor: float, n: int, verdict: Verdict
 ) -> None:
     rng = random.Random(9)
-    speed = not_slower(lognormal(n, rng), lognormal(n, rng, factor), 0.1)
+    before, after = lognormal(n, rng), lognormal(n, rng, factor)
+    speed = not_slower(before, after, 0.1)
     assert speed.verdict is verdict
     assert speed.shift is not None
     assert speed.before is not None
     assert speed.low <= speed.shift <= speed.high
+    assert (speed.low, speed.high) == hodges_lehmann_interval(before, after, 0.9)  # 95 % on each side
     assert speed.allowed == pytest.approx(0.1 * speed.before)
 
 
@@ -497,6 +523,11 @@ def test_a_release_slower_by_the_margin_is_seldom_called_kept() -> None:
     assert wrong / trials <= 0.06 + 4 * math.sqrt(
         0.05 * 0.95 / trials
     )  # the median before is an estimate too
+
+
+@pytest.mark.parametrize(("n", "verdict"), [(2, Verdict.INCONCLUSIVE), (10, Verdict.PROVEN)])
+def test_a_few_jobs_that_took_the_same_prove_nothing(n: int, verdict: Verdict) -> None:
+    assert not_slower([1.0] * n, [1.0] * n, 0.1).verdict is verdict
 
 
 def test_no_data_on_one_side_is_inconclusive() -> None:

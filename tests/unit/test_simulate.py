@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import chain, repeat
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from toolkit.errors import UsageError
@@ -65,6 +65,10 @@ def test_peeking_by_limits_ends_where_a_test_after_every_job_ends(failed_at: set
 
 
 @given(positions)
+@example({59})
+@example({60})
+@example({1, 2, 124})
+@example({1, 2, 125})
 def test_the_other_rules_count(failed_at: set[int]) -> None:
     clean = not any(at <= 59 for at in failed_at)
     assert (zero_failures(stream(failed_at), 59).verdict is Verdict.PROVEN) == clean

@@ -455,6 +455,11 @@ def _shift_interval(before: list[float], after: list[float], confidence: float) 
     if not m or not n:
         return -math.inf, math.inf
     total = m + n
+    splits = math.lgamma(total + 1) - math.lgamma(m + 1) - math.lgamma(n + 1)
+    if splits < math.log(
+        2 / (1 - confidence)
+    ):  # even the outermost differences are not that certain, tied or not
+        return -math.inf, math.inf
     ties = sum(count**3 - count for count in Counter(before + after).values())
     variance = m * n / 12 * (total + 1 - ties / (total * (total - 1)))
     rank = math.floor(m * n / 2 - z * math.sqrt(variance))
