@@ -244,6 +244,21 @@ class Settings:
         "TOOLKIT_VERIFY_LOGS", _list, (), "path,path",
         "logs that verify-deploy reads; unset: the embedded PostgreSQL's",
     )  # fmt: skip
+    grafana_url: str = setting(
+        "TOOLKIT_GRAFANA_URL",
+        _url,
+        "",
+        "a whole URL: https://host/path",
+        "where verify-deploy leaves an annotation",
+    )
+    grafana_token: str = setting(
+        "TOOLKIT_GRAFANA_TOKEN",
+        _text,
+        "",
+        "a service account's token, role Editor",
+        "for Grafana",
+        secret=True,
+    )
     no_color: bool = setting("NO_COLOR", bool, False, "anything", "no colours on a terminal")
     sections: Mapping[str, str] = field(
         default_factory=dict, metadata={"meaning": "TOOLKIT_… settings of jobs"}
