@@ -112,6 +112,16 @@ class App:
         return found.url, found.log
 
     @cached_property
+    def server_log(self) -> Path | None:
+        """The embedded PostgreSQL's log, where that is the one in use."""
+        from toolkit.embedded import servers
+
+        if self.settings.database_url is not None:
+            return None
+        found = servers.find(self.settings.home).postgres
+        return found.log if found else None
+
+    @cached_property
     def database(self) -> Database:
         """The way to PostgreSQL."""
         from toolkit.ledger.database import Database

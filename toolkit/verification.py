@@ -35,9 +35,8 @@ from toolkit.verify.window import Window, due, window
 def spec_of(app: App, job_name: str = "") -> JobSpec:
     """The job that is verified: the named one, or the only one that says how. Raises UsageError, UnknownJob."""
     if job_name:
-        named: JobSpec = app.registry.get(job_name)
-        return named
-    ready = [spec for spec in app.registry if spec.verify is not None]
+        return app.registry.get(job_name)
+    ready: list[JobSpec] = [spec for spec in app.registry if spec.verify is not None]
     if len(ready) != 1:
         names = ", ".join(spec.name for spec in ready) or "none"
         raise UsageError(

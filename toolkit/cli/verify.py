@@ -172,12 +172,11 @@ def _resume(app: App, given: dict[str, Any]) -> int:
 
 def _follow(app: App, begun: Verification, asked: Asked, what: str, given: dict[str, Any]) -> int:
     from toolkit import verification
+    from toolkit.cli.verify_view import Screen
     from toolkit.verify.follow import Follower
 
     verifier = verification.verifier(app, begun, asked, what)
-    from toolkit.cli.verify_screen import Screen
-
-    with Screen(quiet=given["as_json"]) as screen:
+    with Screen(watch=asked.watch or asked.top_up, quiet=given["as_json"]) as screen:
         follower = Follower(
             verifier=verifier,
             watch=asked.watch,

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from toolkit.app import App
 from toolkit.cli import render
 from toolkit.cli.options import SINCE, Since, json_option, settings_of
 from toolkit.errors import UsageError
-
-if TYPE_CHECKING:
-    from toolkit.verify.simulate import Claim, Simulation
 
 
 @click.command()
@@ -56,13 +51,14 @@ def simulate(*, true_rate: str, runs: int, seed: int, as_json: bool) -> int:
     """How often are the rules wrong? Play them against made-up jobs, looking after every job as --watch does."""
     import random
 
+    from toolkit.cli import verify_view
     from toolkit.verify.simulate import simulate as play
 
     played = play(_share(true_rate), runs, random.Random(seed))  # noqa: S311  repeatable on purpose
     if as_json:
         render.as_json(played)
     else:
-        _played(played)
+        verify_view.simulation(played)
     return 0
 
 
@@ -74,29 +70,6 @@ def _share(text: str) -> float:
     if not 0 <= value <= 1:
         raise UsageError(f"--true-rate {text!r} is no share", remedy="0.5% or 0.005")
     return value
-
-
-def _played(played: Simulation) -> None:
-    """One line a rule, and whether it keeps what it claims."""
-    rows = [
-        (
-            row.rule, *(f"{share:.1%}" for share in (row.proven, row.regression, row.undecided)),
-            f"{row.mean_jobs:,.0f}", f"{row.median_jobs:,.0f}", _claim(row.claim),
-        )
-        for row in played.rows
-    ]  # fmt: skip
-    columns = ("rule", "proven", "regression", "undecided", "jobs, mean", "median", "claim")
-    render.table(columns, rows, right=columns[1:6])
-    render.say(
-        f"{played.runs:,} releases, each failing {played.true_rate:.2%} of its jobs; undecided after {played.cap:,} jobs"
-    )
-
-
-def _claim(claim: Claim | None) -> str:
-    if claim is None:
-        return "-"
-    kept = "kept" if claim.holds else "NOT kept"
-    return f"{claim.error} at most {claim.at_most:.1%}: seen {claim.seen:.1%}, {kept}"
 
 
 @click.command()
