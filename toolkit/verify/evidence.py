@@ -1,8 +1,8 @@
 """How much the evidence says: failure rates, new kinds of error, speed. Pure statistics: no clock, no I/O, no randomness.
 
 Each function names its source. Shares are from 0 to 1, confidences too (usual: 0.95), durations in whatever unit they come in.
-The standard library is enough: `NormalDist` and `lgamma` are all that scipy would be asked for, and it costs a command line a
-second to import. An argument that makes no sense raises UsageError, because most of them come from `--set`.
+The standard library is enough: of all that scipy has, only `NormalDist` and `lgamma` are needed. An argument that makes no
+sense raises UsageError, because most of them come from `--set`.
 
 What may be watched while it collects: the zero-failure count (it waits for a number fixed beforehand, and one failure ends
 it) and the SPRT. All else here is for one look, at the end of a phase: who looks k times divides alpha by k.
@@ -318,13 +318,7 @@ def new_kinds(
     _inside("alpha", alpha)
     kinds = tuple(sorted(kind for kind, count in after.items() if count > 0 and before.get(kind, 0) <= 0))
     if jobs_before <= 0:
-        return NewKinds(
-            kinds,
-            0.0,
-            1.0,
-            Verdict.INCONCLUSIVE,
-            "no baseline: no jobs of an earlier release to compare with",
-        )
+        return NewKinds(kinds, 0.0, 1.0, Verdict.INCONCLUSIVE, "no baseline: no jobs of an earlier release")
     t = max(jobs_after, 0) / jobs_before
     frequencies = Counter(count for count in before.values() if count > 0)
     expected, share = good_toulmin(frequencies, t), t / (1 + t)
@@ -335,10 +329,8 @@ def new_kinds(
     elif jobs_after < least:
         verdict, why = Verdict.INCONCLUSIVE, f"{jobs_after} jobs are too few: {least} are needed"
     elif kinds and t > 1:
-        verdict, why = (
-            Verdict.INCONCLUSIVE,
-            f"{why}, but the baseline ({jobs_before} jobs) is shorter than the window",
-        )
+        verdict = Verdict.INCONCLUSIVE
+        why = f"{why}, but the baseline ({jobs_before} jobs) is shorter than the window"
     return NewKinds(kinds, expected, p_value, verdict, why)
 
 
@@ -346,7 +338,7 @@ def hodges_lehmann(before: Sequence[float], after: Sequence[float]) -> float:
     """How much longer `after` takes: the median of all differences after - before (negative: faster).
 
     Hodges & Lehmann, Ann. Math. Stat. 34 (1963). The differences are never written down: each pass is linear in the sizes,
-    with some forty passes, so 2,000 by 2,000 is quick. Raises UsageError when a sample is empty or not finite.
+    with a few dozen passes, so 2,000 by 2,000 is quick. Raises UsageError when a sample is empty or not finite.
     """
     first, second = _sorted(before), _sorted(after)
     if not first or not second:
@@ -456,9 +448,8 @@ def _shift_interval(before: list[float], after: list[float], confidence: float) 
         return -math.inf, math.inf
     total = m + n
     splits = math.lgamma(total + 1) - math.lgamma(m + 1) - math.lgamma(n + 1)
-    if splits < math.log(
-        2 / (1 - confidence)
-    ):  # even the outermost differences are not that certain, tied or not
+    # Of all splits of the pooled values only two lie outside the outermost differences, however many values are tied.
+    if splits < math.log(2 / (1 - confidence)):
         return -math.inf, math.inf
     ties = sum(count**3 - count for count in Counter(before + after).values())
     variance = m * n / 12 * (total + 1 - ties / (total * (total - 1)))
