@@ -1,8 +1,9 @@
 """No new kinds of error: none that this release has and no other had, but for those that turn up with no change at all.
 
 Errors are charged to the release whose run emitted them. How many kinds unseen before are to be expected with no change is told
-by the kinds that the runs before had only once (Good-Toulmin; toolkit/verify/evidence.py). An integrity error, SQLSTATE class
-23, is never one of those. Test orders count: an error is one, whoever asked. The planted error is left out with its job.
+by the kinds that the runs before had only once (Good-Toulmin; toolkit/verify/evidence.py). That counts kinds; one new kind that
+keeps coming is told by `recurring`. An integrity error, SQLSTATE class 23, is a regression however often it was there before.
+Test orders count: an error is one, whoever asked. The planted error is left out with its job.
 
 Whether a kind is new is asked of the whole ledger; what to expect, of the newest HISTORY runs before the window.
 Known weakness: with no run of an earlier release in the ledger, nobody can say which kinds are new.
@@ -11,7 +12,7 @@ Known weakness: with no run of an earlier release in the ledger, nobody can say 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,20 +64,27 @@ def look(scene: Scene) -> Facts:
         )
 
 
+def recurring(before: Mapping[str, int], new: Mapping[str, int], share: float, alpha: float) -> set[str]:
+    """Kinds that would not all have kept away until now: each of a kind's k hits falls into the window with the probability
+    `share` = jobs after / jobs in all, so with no change at most N·share^k of the N kinds with k hits or more are new.
+
+    The conditional binomial of `new_kinds` (Przyborowski & Wilenski, Biometrika 31, 1940), a kind at a time.
+    """
+    counts = [*before.values(), *new.values()]
+    return {kind for kind, hits in new.items() if sum(one >= hits for one in counts) * share**hits <= alpha}
+
+
 def judge(facts: Facts, rules: Rules) -> Judgement:
-    """Pure. One integrity error is enough; the number of other new kinds is tested."""
-    hit = Counter[str]()
+    """Pure. One integrity error is enough; other new kinds are tested by their number, and each by its hits."""
+    before, hit = facts.history, Counter[str]()
     for one in facts.new:
         hit[one.kind] += one.jobs
-    found = new_kinds(
-        facts.history.kinds,
-        hit,
-        jobs_before=facts.history.jobs,
-        jobs_after=max(facts.jobs, *hit.values(), 0),  # one that waits for its retry has not ended
-        alpha=looks.spent(1 - rules.confidence, facts.jobs),
-    )
+    after = max(facts.jobs, *hit.values(), 0)  # a job that waits for its retry has not ended
+    alpha = looks.spent(1 - rules.confidence, facts.jobs) / 2  # for two tests
+    found = new_kinds(before.kinds, hit, jobs_before=before.jobs, jobs_after=after, alpha=alpha)
+    often = recurring(before.kinds, hit, after / (after + before.jobs), alpha) if before.jobs else set[str]()
     left = pace(facts.jobs, LEAST, facts.seconds)
-    verdict, said, about = _told(facts, found, left)
+    verdict, said, about = _told(facts, found, often, left)
     wrong = about if verdict is not Verdict.PROVEN else ()
     return Judgement(
         verdict=verdict,
@@ -84,7 +92,7 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
         evidence={
             "have": facts.jobs, "need": LEAST, "unit": "jobs", "per_minute": left.per_minute, "seconds_left": left.seconds_left,
             "new": len(hit), "kinds": len({one.kind for one in facts.kinds}), "expected": found.expected,
-            "p_value": found.p_value, "jobs_before": facts.history.jobs,
+            "p_value": found.p_value, "recurring": sorted(often), "jobs_before": before.jobs,
             "errors": {one.label: one.runs for one in (*about, *facts.kinds)[:20]},
         },
         notes=tuple(_note(one) for one in about[:NAMED]),
@@ -94,14 +102,17 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
     )  # fmt: skip
 
 
-def _told(facts: Facts, found: NewKinds, left: Pace) -> tuple[Verdict, str, Sequence[ErrorKind]]:
+def _told(
+    facts: Facts, found: NewKinds, often: set[str], left: Pace
+) -> tuple[Verdict, str, Sequence[ErrorKind]]:
     """The verdict, in words, and the kinds that it is about."""
     new, jobs = facts.new, f"{facts.jobs:,} jobs"
     if facts.integrity:
         return Verdict.REGRESSION, f"integrity error: {_named(facts.integrity)}", facts.integrity
-    if found.verdict is Verdict.REGRESSION:
-        said = f"new kinds of error: {_named(new)}; {found.expected:.1f} would be expected with no change"
-        return Verdict.REGRESSION, said, new
+    if often or found.verdict is Verdict.REGRESSION:
+        about = [one for one in new if one.kind in often] or new
+        said = f"new kinds of error: {_named(about)}, none of them in the {facts.history.jobs:,} jobs before"
+        return Verdict.REGRESSION, said, about
     if facts.jobs < LEAST:
         so_far = f"new so far: {_named(new)}" if new else "nothing new so far"
         return Verdict.PENDING, f"{facts.jobs}/{LEAST} jobs, {so_far}{looks.left(left)}", new
@@ -110,7 +121,7 @@ def _told(facts: Facts, found: NewKinds, left: Pace) -> tuple[Verdict, str, Sequ
     if not facts.history.jobs:
         said = f"{jobs} had {_named(new)}: new or not, the ledger has no run of before to tell"
         return Verdict.INCONCLUSIVE, said, new
-    return found.verdict, f"{jobs} had {_named(new)}: {found.why}", new
+    return found.verdict, f"{jobs} had {_named(new)}: {found.why} (p = {found.p_value:.2g})", new
 
 
 def _note(one: ErrorKind) -> str:
