@@ -4,7 +4,8 @@ rows inside. Found by raw reads; nothing of them is run, imported or unpickled.
     for dead in find(broker, registry, known):     # what is there, with its ids or the reason why they cannot be had
         adopt(session, registry, dead, now=…)      # the ledger has it from here on, as any failed job
 
-Defaults: 200 jobs a round trip; data of more than 64 KiB is fetched one by one, of more than 16 MiB not at all.
+Defaults: 1,000 ids a round trip, and 200 jobs of those that the ledger does not know; data of more than 64 KiB is fetched
+one by one, of more than 16 MiB not at all.
 Known weakness: only the queues of registered jobs are looked at; a job that fails while we look may be told twice.
 """
 
@@ -28,6 +29,7 @@ from toolkit.ledger import adoption
 from toolkit.ledger.database import Session
 from toolkit.run import Failure
 
+PAGE: Final = 1000
 BATCH: Final = 200
 _SMALL: Final = 64 * 1024
 _FIELDS: Final = ("created_at", "enqueued_at", "started_at", "ended_at", "worker_name", "exc_info")
@@ -54,10 +56,11 @@ def find(
     """The failed jobs of the registered queues that `known` does not return. Reads only; constant memory."""
     for queue in registry.queues:
         key = FailedJobRegistry.key_template.format(queue)
-        ids = (member.decode(errors="replace") for member, _ in broker.zscan_iter(key, count=BATCH))
-        for batch in _batches(ids):
-            there = known(batch)
-            yield from _look(broker, registry, queue, [job_id for job_id in batch if job_id not in there])
+        ids = (member.decode(errors="replace") for member, _ in broker.zscan_iter(key, count=PAGE))
+        for page in _batches(ids, PAGE):
+            there = known(page)
+            for batch in _batches((job_id for job_id in page if job_id not in there), BATCH):
+                yield from _look(broker, registry, queue, batch)
 
 
 def adopt(session: Session, registry: Registry, dead: DeadJob, *, now: datetime) -> bool:
@@ -94,8 +97,9 @@ def adopt_all(
     )
 
 
-def _batches(ids: Iterator[str]) -> Iterator[list[str]]:
-    while batch := list(islice(ids, BATCH)):
+def _batches(ids: Iterator[str] | Sequence[str], size: int) -> Iterator[list[str]]:
+    left = iter(ids)
+    while batch := list(islice(left, size)):
         yield batch
 
 

@@ -176,7 +176,7 @@ def _carry_out(app: App, call: Call, plan: Plan, items: Sequence[Item] | None = 
     from toolkit.replay.execute import Told
 
     begun = app.replays.start(plan, reason=call.reason, force=call.force)
-    total, told = _left(app, begun), Told()
+    total, told = _to_run(begun) if plan.started_at is None else _left(app, begun), Told()
     seen: Landed | None = None
     with _stoppable() as stop:
         with screen.progress(total, "asking again") as shown:

@@ -257,15 +257,17 @@ def reopen(
 ) -> list[str]:
     """Move jobs that this transaction holds to asked again, with their payload in a newer form where one is given.
     Returns those that were moved."""
+    last = [job.last for job, _ in moves]
     rows = session.execute(
-        "SELECT toolkit.reopen_jobs(%s, %s, %s, %s::uuid[], %s, %s::jsonb[])",
+        "SELECT toolkit.reopen_jobs(%s, %s, %s, %s::uuid[], %s::integer[], %s::jsonb[])",
         (
             replay_id,
             holder,
             [job.job_id for job, _ in moves],
-            [job.last.run_id if job.last else None for job, _ in moves],
-            [job.last.number if job.last else 0 for job, _ in moves],
-            [payload for _, payload in moves],
+            # Numbers and uuids need no quoting; psycopg would look for it in each.
+            f"{{{','.join(run.run_id if run else 'NULL' for run in last)}}}",
+            f"{{{','.join(str(run.number) if run else '0' for run in last)}}}",
+            [payload for _, payload in moves] if any(payload for _, payload in moves) else [],
         ),
     ).fetchall()
     return [row[0] for row in rows]
