@@ -81,13 +81,13 @@ def left(database: Database) -> int:
         return VERIFY.left(session)
 
 
-def waiting(connection: Connection) -> bool:
-    """Somebody waits for a lock in this database."""
-    return bool(
-        scalar(
-            connection,
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-        )
+def waiting(connection: Connection, lock: str = "%") -> int:
+    """How many wait for a lock (of this kind) in this database."""
+    return scalar(
+        connection,
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event LIKE %s",
+        lock,
     )
 
 
@@ -242,10 +242,32 @@ def test_once_the_merchant_is_there_two_placings_do_not_wait_for_each_other(
     database: Database, asking: Asking
 ) -> None:
     place(database, asking)
-    with database.engine.connect() as slow:
+    with database.engine.connect() as slow, database.begin() as other:
         VERIFY.place(slow, asking, "v1-2", 1, datetime.now(UTC))
-        assert place(database, asking, "v1-3")
+        other.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
+        assert VERIFY.place(other, asking, "v1-3", 1, datetime.now(UTC))
         slow.commit()
+
+
+@pytest.mark.parametrize("made", ["before", "at the same time"])
+def test_a_placing_holds_the_merchant_from_its_first_moment(
+    database: Database, connection: Connection, asking: Asking, made: str
+) -> None:
+    """Held up before its order is written, while the merchant's only other order is cleaned."""
+    held = f"hashtextextended('purchase-order:{len(MERCHANT)}:{MERCHANT}:v1-2', 0)"
+    connection.execute(f"SELECT pg_advisory_lock({held})")
+    with database.engine.connect() as opened:
+        first = VERIFY.place(opened, asking, "v1-1", 1, datetime.now(UTC))
+        if made == "before":
+            opened.commit()
+        with beside(lambda: place(database, asking, "v1-2", 1)) as second:
+            eventually(lambda: waiting(connection))
+            opened.commit()
+            eventually(lambda: waiting(connection, "advisory"))
+            with beside(lambda: clean(database, first)) as cleaned:
+                eventually(lambda: waiting(connection) == 2 or cleaned.done())
+                connection.execute(f"SELECT pg_advisory_unlock({held})")
+    assert [one.subject for one in seen(database, first, second.result())] == [second.result()]
 
 
 def test_a_shop_that_wants_more_of_a_merchant_adds_it_and_keeps_it(
