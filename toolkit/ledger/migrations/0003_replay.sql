@@ -63,14 +63,13 @@ BEGIN
     RETURN QUERY
     WITH wanted AS (
         SELECT * FROM unnest(p_job_ids, p_run_ids, p_numbers, p_payloads) AS w (job_id, run_id, number, payload)
-    ), before AS (
-        SELECT w.*, i.payload AS old, i.queue FROM wanted w JOIN toolkit.intent i USING (job_id)
     ), reopened AS (
         UPDATE toolkit.intent i SET
             done_at = NULL, outcome = NULL, pushed_at = NULL, mode = 'async', due_at = clock_timestamp(),
-            replay_of = b.run_id, reopened_after = b.number, payload = coalesce(b.payload, i.payload)
-        FROM before b WHERE i.job_id = b.job_id AND i.done_at IS NOT NULL AND i.outcome IN ('failed', 'lost')
-        RETURNING i.job_id, b.run_id, b.number, CASE WHEN b.payload IS NOT NULL THEN b.old END AS old
+            replay_of = w.run_id, reopened_after = w.number, payload = coalesce(w.payload, i.payload)
+        FROM wanted w WHERE i.job_id = w.job_id AND i.done_at IS NOT NULL AND i.outcome IN ('failed', 'lost')
+        RETURNING i.job_id, w.run_id, w.number, CASE WHEN w.payload IS NOT NULL THEN
+            (SELECT o.payload FROM toolkit.intent o WHERE o.job_id = i.job_id) END AS old -- as it was before this statement
     ), flights AS (
         INSERT INTO toolkit.flight (job_id, after, replay_of, replay_id, holder, payload_before)
         SELECT r.job_id, r.number, r.run_id, p_replay_id, p_holder, r.old FROM reopened r
