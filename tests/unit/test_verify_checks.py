@@ -73,6 +73,13 @@ def test_no_error_in_no_job_and_in_too_few_is_pending() -> None:
         Verdict.PENDING,
         "10/59 jobs, nothing new so far, about 24 min left at 2.0/min",
     )
+    assert few.next == ("toolkit verify-deploy --top-up",)
+
+
+def test_only_what_test_orders_feed_can_be_topped_up() -> None:
+    """toolkit/verify/topup.py goes by the names `have` and `need`."""
+    assert errors(jobs=10).evidence.keys() >= {"have", "need"}
+    assert not rate(10, 0).evidence.keys() & {"have", "need"}
 
 
 def test_a_new_kind_where_all_kinds_are_old_acquaintances_is_a_regression_with_job_and_trace() -> None:
@@ -290,9 +297,9 @@ def test_no_job_and_too_few_are_pending_and_say_how_many_are_left() -> None:
     assert rate(0, 0).verdict is Verdict.PENDING
     few = rate(20, 0)
     assert few.verdict is Verdict.PENDING
-    assert f"20/{few.evidence['need']} jobs if no more fail, about " in few.said
-    assert rate(few.evidence["need"], 0).verdict is Verdict.PROVEN
-    assert rate(few.evidence["need"] - 1, 0).verdict is Verdict.PENDING
+    assert f"20/{few.evidence['needed']} jobs if no more fail, about " in few.said
+    assert rate(few.evidence["needed"], 0).verdict is Verdict.PROVEN
+    assert rate(few.evidence["needed"] - 1, 0).verdict is Verdict.PENDING
 
 
 def test_jobs_failing_repeatedly_are_a_regression_that_names_the_errors() -> None:

@@ -86,6 +86,7 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
     left = pace(facts.jobs, LEAST, facts.seconds)
     verdict, said, about = _told(facts, found, often, left)
     wrong = about if verdict is not Verdict.PROVEN else ()
+    steps = ("toolkit verify-deploy --top-up",) if verdict is Verdict.PENDING else ()
     return Judgement(
         verdict=verdict,
         said=said,
@@ -98,7 +99,7 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
         notes=tuple(_note(one) for one in about[:NAMED]),
         jobs=tuple(one.job_id for one in wrong[:NAMED]),
         traces=tuple(one.trace_id for one in wrong[:NAMED] if one.trace_id),
-        next=(f"toolkit jobs show {wrong[0].job_id}", "toolkit jobs failed") if wrong else (),
+        next=(f"toolkit jobs show {wrong[0].job_id}", "toolkit jobs failed") if wrong else steps,
     )  # fmt: skip
 
 

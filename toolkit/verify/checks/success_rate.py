@@ -64,8 +64,8 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
     low, high = wilson(facts.good, facts.jobs, rules.confidence)
     needed = test.least_to_accept(facts.bad)
     left = pace(facts.jobs, needed, facts.seconds)
-    figures = {
-        "have": facts.jobs, "need": needed, "unit": "jobs", "failures": facts.bad, "rate_low": low, "rate_high": high,
+    figures = {  # neither `have` nor `need`: test orders do not count here, so nothing can be topped up
+        "jobs": facts.jobs, "needed": needed, "failures": facts.bad, "rate_low": low, "rate_high": high,
         "p0": rules.p0, "p1": rules.p1, "log_likelihood": test.log_likelihood(facts.bad, facts.jobs),
         "accept_at": test.lower, "reject_at": test.upper,
         "per_minute": left.per_minute, "seconds_left": left.seconds_left,
