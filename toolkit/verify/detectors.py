@@ -42,9 +42,9 @@ def detectors(
         server = Prometheus(settings.prometheus_url, settings.prometheus_token)
         found.append(PrometheusDetector(server, fresh))
     if settings.verify_logs or server_log:
-        found += [LogFile(path, constraints) for path in settings.verify_logs]
+        found += [LogFile(path, f"log {path}", constraints) for path in settings.verify_logs]
         if server_log and not settings.verify_logs:
-            found.append(LogFile(str(server_log), constraints, "server log"))
+            found.append(LogFile(str(server_log), "server log", constraints))
     return found
 
 

@@ -42,34 +42,33 @@ class LogFile:
     """One log. `constraints`: the job's own, for lines that name no release; none means all."""
 
     path: str
+    source: str
     constraints: frozenset[str] = frozenset()
-    source: str = ""
 
     def look(
         self, release: str, since: datetime, planted: Planted | None, now: datetime, lag: float
     ) -> Sighting:
         """See Detector. `as_of`: the time of its last line that has one."""
-        source = self.source or f"log {self.path}"
         try:
             with Path(self.path).open("rb") as file:
                 seen = _read(file, since, planted, now)
         except OSError as error:
             said = f"{self.path} cannot be read: {error.strerror or error}; check TOOLKIT_VERIFY_LOGS"
-            return Sighting(source=source, sight=Sight.BLIND, errors={}, planted=0, detail=said)
+            return Sighting(source=self.source, sight=Sight.BLIND, errors={}, planted=0, detail=said)
         except UnknownZone as error:
             said = f"{self.path} tells its times in {error}: log in UTC (log_timezone = 'UTC')"
-            return Sighting(source=source, sight=Sight.BLIND, errors={}, planted=0, detail=said)
+            return Sighting(source=self.source, sight=Sight.BLIND, errors={}, planted=0, detail=said)
         except Unusable as error:
             said = f"{self.path} {error}"
-            return Sighting(source=source, sight=Sight.BLIND, errors={}, planted=0, detail=said)
+            return Sighting(source=self.source, sight=Sight.BLIND, errors={}, planted=0, detail=said)
         sight, detail = judged(planted, seen=seen.met is not None, now=now, lag=lag)
         errors = Counter[str]()
         for report in seen.reports:
             errors += self._errors(report, release)
         return Sighting(
-            source=source, sight=sight, errors=dict(errors), as_of=seen.as_of,
+            source=self.source, sight=sight, errors=dict(errors), as_of=seen.as_of,
             planted=sum(report.fk_errors.get(CONTROL_CONSTRAINT, 0) for report in seen.reports),
-            after=_after(seen.met, planted, now), detail=detail or seen.note,
+            after=_after(seen.met, planted, now) if sight is Sight.SEEN else None, detail=detail or seen.note,
         )  # fmt: skip
 
     def _errors(self, report: Report, release: str) -> Counter[str]:
@@ -106,7 +105,7 @@ def _read(file: BufferedReader, since: datetime, planted: Planted | None, now: d
         )
     middle = size
     if planted is not None:
-        middle = begin_of(file, size, planted.at - timedelta(seconds=SKEW), now) or 0
+        middle = begin_of(file, size, (planted.run_at or planted.at) - timedelta(seconds=SKEW), now) or 0
     middle = max(begin, middle)
     before, after = _scanned(file, begin, middle), _scanned(file, middle, size)
     examples = (

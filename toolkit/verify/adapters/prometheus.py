@@ -31,7 +31,7 @@ from toolkit.verify.detect import Planted, Sight, Sighting
 TIMEOUT: Final = 10.0
 POINTS: Final = 500
 MARGIN: Final = 10.0
-"""Seconds before the planting from which an increase is the planted one's: the two clocks were not read at once."""
+"""Seconds before a worker met the violation from which an increase is the planted one's: the two clocks were not read at once."""
 
 Labels = Mapping[str, str]
 Point = tuple[float, float]
@@ -63,7 +63,7 @@ class Prometheus:
     def _ask(self, path: str, values: dict[str, str]) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
-            answer = httpx.post(f"{self.url}/api/v1/{path}", data=values, headers=headers, timeout=TIMEOUT)
+            answer = httpx.get(f"{self.url}/api/v1/{path}", params=values, headers=headers, timeout=TIMEOUT)
         except httpx.HTTPError as error:
             raise DependencyUnreachable(
                 f"Prometheus at {self.url} does not answer: {error}", remedy="check TOOLKIT_PROMETHEUS_URL"
@@ -149,7 +149,8 @@ class PrometheusDetector:
         asked = clock
         if planted is not None:
             asked = clock - (now - planted.at).total_seconds()
-            series = self._rises(release, f'job_name="{CONTROL}"', asked - MARGIN, clock)
+            met = clock - (now - (planted.run_at or planted.at)).total_seconds()
+            series = self._rises(release, f'job_name="{CONTROL}"', met - MARGIN, clock)
             seen = sorted(point for _, rises in series for point in rises)
         sight, detail = judged(planted, seen=bool(seen), now=now, lag=lag)
         if trouble:
@@ -157,7 +158,7 @@ class PrometheusDetector:
         return Sighting(
             source=self.source, sight=sight, errors=dict(+errors), planted=sum(round(more) for _, more in seen),
             as_of=None if age is None else now - timedelta(seconds=age), detail=detail,
-            after=max(0.0, seen[0][0] - asked) if seen else None,
+            after=max(0.0, seen[0][0] - asked) if sight is Sight.SEEN else None,
         )  # fmt: skip
 
     def _trouble(self, release: str) -> tuple[str, float | None]:

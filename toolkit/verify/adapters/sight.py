@@ -8,11 +8,12 @@ from toolkit.verify.detect import Planted, Sight
 
 
 def judged(planted: Planted | None, *, seen: bool, now: datetime, lag: float) -> tuple[Sight, str]:
-    """Seen, or why not. The `lag` (seconds) runs from the moment a worker met the violation: a long queue blinds nobody."""
-    if seen:
-        return Sight.SEEN, ""
+    """Seen, or why not. The `lag` (seconds) runs from the moment a worker met the violation: a long queue blinds nobody. What
+    is seen before any worker has met it is not it."""
     if planted is None:
         return Sight.NOT_YET, "nothing was planted yet"
+    if seen and (planted.run_at or planted.trouble):
+        return Sight.SEEN, ""
     if planted.trouble:
         return Sight.BLIND, planted.trouble
     if planted.run_at is None:
