@@ -13,6 +13,7 @@ from toolkit.ledger import runs
 from toolkit.ledger.database import Database, Session
 from toolkit.run import RunRecord
 from toolkit.telemetry.metrics import Metrics
+from toolkit.verify import control
 
 
 @pytest.fixture
@@ -113,6 +114,28 @@ def test_runs_of_other_workers_and_unneeded_deliveries_are_left_out(
 def test_each_side_is_held_to_what_the_other_must_have(due: int, ended: int, sides: tuple[int, int]) -> None:
     found = lacking(told_before=5, told_after=5, due=due, ended=ended)
     assert (found[COUNTERS], found[LEDGER]) == sides
+
+
+def test_a_planted_violation_is_accounted_for_like_any_run(
+    account: Account, session: Session, metrics: Metrics
+) -> None:
+    """Counters leave it out of the runs; the account counts what workers told, and that is all of them."""
+
+    def planted() -> RunRecord:
+        run = begin(session, control.plant(session, "images", "r1")).run
+        ended = finish(session, run, failure=FK_FAILURE)
+        metrics.observe(ended)
+        session.execute(
+            "UPDATE toolkit.run SET finished_at = finished_at - interval '30 s' WHERE run_id = %s",
+            (run.run_id,),
+        )
+        return ended
+
+    account.told(planted())
+    assert [account.run_once() for _ in range(2)] == [{}, {}]
+    assert runs.unresolved(session) == {}
+    planted()  # nobody told of this one
+    assert [account.run_once() for _ in range(2)] == [{}, {COUNTERS: 1}]
 
 
 def test_the_backlog_is_what_was_given_up_and_not_resolved(session: Session) -> None:
