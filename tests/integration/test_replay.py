@@ -9,9 +9,11 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
+from typing import cast
 
 import psycopg
 import pytest
@@ -23,8 +25,8 @@ from tests.integration.test_queries import as_login
 from tests.orders import Order, images, sessions
 from tests.performing import Heard, performing
 from tests.replaying import Shop, answer
-from toolkit.ledger import queries, runs
-from toolkit.ledger.database import Database
+from toolkit.ledger import queries, replays, runs
+from toolkit.ledger.database import Database, Session
 from toolkit.ledger.replay_views import Plan, Selection
 from toolkit.replay.execute import Ended
 from toolkit.replay.pace import Limits, Load
@@ -454,6 +456,40 @@ def test_it_holds_while_the_system_suffers_and_goes_on_after(shop: Shop) -> None
     assert ended.how == "done"
     assert notes[0] == "holding: the queue's oldest job waits 900 s"
     assert notes[-1] == ""
+
+
+def test_two_who_carry_out_one_plan_share_its_jobs_and_neither_does_one_twice(shop: Shop) -> None:
+    for _ in range(3):
+        shop.failed()
+    first, second = shop.replays(), shop.replays(who="another")
+    plan = first.start(first.plan(Selection(), reason="shared"))
+
+    with ThreadPoolExecutor(1) as thread, psycopg.connect(shop.url) as holder:
+        holder.execute("SELECT toolkit.lock_jobs(array_agg(job_id)) FROM toolkit.intent")
+        behind = thread.submit(second.step, plan, 3)
+        eventually(
+            lambda: (
+                shop.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == [1]
+            )
+        )
+        replays.reopen(cast("Session", holder), plan.replay_id, "first", [
+            (one, None) for one in replays.snapshots(cast("Session", holder), shop.rows("SELECT job_id FROM toolkit.intent"))[:2]
+        ])  # fmt: skip
+        holder.commit()
+        step = behind.result(20)
+
+    assert step is not None
+    assert (step.moved, step.changed) == (1, ()), "two were moved while it waited, and are not its changes"
+    assert Counter(shop.rows("SELECT holder FROM toolkit.flight")) == {"first": 2, "another": 1}
+    assert second.step(plan, 3) is None
+
+
+def test_a_plan_is_never_deleted_for_what_it_moved_names_it(shop: Shop) -> None:
+    shop.failed()
+    shop.replays().plan(Selection())
+
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        shop.connection.execute("DELETE FROM toolkit.replay")
 
 
 # -- account -------------------------------------------------------------------------------------------------------
