@@ -328,8 +328,9 @@ def skipping(runs: int, before: skips.Skipped | None = None, **reasons: int) -> 
 def test_occasional_skips_for_known_reasons_are_proven_beside_those_of_the_last_release() -> None:
     judgement = skipping(400, skips.Skipped(1000, {"no_drafts": 10}, {}), no_drafts=9, order_deleted=3)
     assert judgement.verdict is Verdict.PROVEN
-    assert judgement.said.startswith(
-        "12 of 400 runs (no_drafts 9, order_deleted 3) skipped; release r1: 10 of 1,000 runs (no_drafts 10)"
+    assert judgement.said == (
+        "12 of 400 runs skipped (no_drafts 9, order_deleted 3), at most 7.1% of all;"
+        " release r1: 10 of 1,000 runs skipped (no_drafts 10)"
     )
 
 
@@ -378,7 +379,7 @@ def test_as_many_approvals_as_before_are_proven() -> None:
 def test_clearly_fewer_approvals_are_a_regression_whoever_vouches() -> None:
     judgement = users((300, 500), (450, 500), WORD)
     assert judgement.verdict is Verdict.REGRESSION
-    assert "users approve less" in judgement.said
+    assert judgement.said.startswith("users approve less, by 22% at least: 300 of 500")
 
 
 @pytest.mark.parametrize(
@@ -390,6 +391,7 @@ def test_too_few_decisions_or_nothing_to_compare_with_is_pending_unless_somebody
 ) -> None:
     judgement = users(now, before)
     assert judgement.verdict is Verdict.PENDING
+    assert judgement.said.startswith("nothing was decided on; ") == (not now[1])
     assert judgement.next == ("toolkit attest user-satisfaction --evidence URL --by NAME --valid 7d",)
     vouched = users(now, before, WORD)
     assert vouched.verdict is Verdict.PROVEN

@@ -6,7 +6,8 @@ keeps coming is told by `recurring`. An integrity error, SQLSTATE class 23, is a
 Test orders count: an error is one, whoever asked. The planted error is left out with its job.
 
 Whether a kind is new is asked of the whole ledger; what to expect, of the newest HISTORY runs before the window.
-Known weakness: with no run of an earlier release in the ledger, nobody can say which kinds are new.
+Known weaknesses: with no run of an earlier release in the ledger, nobody can say which kinds are new; with a --since later than
+the deployment, the release's own early errors are known ones.
 """
 
 from __future__ import annotations

@@ -32,8 +32,9 @@ class Decisions:
     @property
     def shown(self) -> str:
         """`45 of 50 approved (90 %)`."""
-        share = f" ({self.approved / self.decided:.0%})" if self.decided else ""
-        return f"{self.approved:,} of {self.decided:,} approved{share}"
+        if not self.decided:
+            return "nothing was decided on"
+        return f"{self.approved:,} of {self.decided:,} approved ({self.approved / self.decided:.0%})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +91,8 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
         "before": {"approved": compared.approved, "decided": compared.decided} if compared else None,
         "attested_by": facts.attested.who if facts.attested else None,
     }  # fmt: skip
-    beside = (
-        f"; release {facts.previous}: {compared.shown}" if compared else ", no proven release to compare with"
-    )
-    said = f"{now.shown}{beside}" if now.decided else f"no image was decided on{beside}"
+    beside = f"release {facts.previous}: {before.shown}" if before else "no proven release to compare with"
+    said = f"{now.shown}; {beside}"
     if compared is not None and high < -rules.approved:
         said = f"users approve less, by {-high:.0%} at least: {said}"
         return Judgement(verdict=Verdict.REGRESSION, said=said, evidence=figures)
@@ -116,7 +115,7 @@ CHECK = Check(
     name=NAME,
     phase=Phase.LONG_TERM,
     symptom="User confusion (no images in review)",
-    rule="the share of images that users approve is not 10 points below the last proven release's, or somebody vouches",
+    rule="the share of results that users approve is not 10 points below the last proven release's, or somebody vouches",
     runbook="ImagesMissing",
     look=look,
     judge=judge,

@@ -37,11 +37,11 @@ class Skipped:
 
     @property
     def shown(self) -> str:
-        """`12 of 400 runs (no_drafts 9, order_deleted 3)`."""
+        """`12 of 400 runs skipped (no_drafts 9, order_deleted 3)`."""
         told = ", ".join(
             f"{reason or 'no reason'} {runs}" for reason, runs in Counter(self.reasons).most_common()
         )
-        return f"{self.total:,} of {self.runs:,} runs{f' ({told})' if told else ''}"
+        return f"{self.total:,} of {self.runs:,} runs skipped{f' ({told})' if told else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +89,20 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
         "before": {"runs": before.runs, "skipped": before.total, "reasons": dict(before.reasons)} if before else None,
     }  # fmt: skip
     beside = f"; release {facts.previous}: {before.shown}" if before and before.runs else ""
-    said = f"{now.shown} skipped{beside}"
     if unknown:
-        said = f"skipped for reasons that the job does not know: {', '.join(map(repr, unknown))}; {said}"
+        named = ", ".join(map(repr, unknown))
+        said = f"{now.shown}, also for reasons that the job does not know: {named}{beside}"
         return _judgement(Verdict.REGRESSION, said, figures)
     if not now.runs:
         return _judgement(Verdict.PENDING, f"no run has ended: nothing is known yet{beside}", figures)
     if low > rules.skips:
-        return _judgement(Verdict.REGRESSION, f"more than {rules.skips:.0%} skipped: {said}", figures)
+        return _judgement(Verdict.REGRESSION, f"{now.shown}, at least {low:.1%} of all{beside}", figures)
     if high >= rules.skips:
-        said = f"between {low:.0%} and {high:.0%} of all, below {rules.skips:.0%} is wanted: {said}"
+        said = (
+            f"{now.shown}, between {low:.0%} and {high:.0%} of all, below {rules.skips:.0%} is wanted{beside}"
+        )
         return _judgement(Verdict.PENDING, said, figures)
-    return _judgement(Verdict.PROVEN, f"{said}, at most {high:.1%} of all", figures)
+    return _judgement(Verdict.PROVEN, f"{now.shown}, at most {high:.1%} of all{beside}", figures)
 
 
 def _judgement(verdict: Verdict, said: str, figures: dict[str, object]) -> Judgement:

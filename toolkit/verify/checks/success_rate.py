@@ -87,7 +87,7 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
         return Judgement(verdict=Verdict.PENDING, said=said, evidence=figures)
     return Judgement(
         verdict=Verdict.REGRESSION,
-        said=f"{shown}: a failure rate of {rules.p1:.1%} fits that, one of {rules.p0:.1%} does not{about}",
+        said=f"{shown}: more like {rules.p1:.1%} failures than {rules.p0:.1%}{about}",
         evidence=figures,
         jobs=tuple(one.job_id for one in worst),
         traces=tuple(one.trace_id for one in worst if one.trace_id),
