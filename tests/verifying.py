@@ -82,8 +82,12 @@ class Yard:
 
     def type(self, *arguments: str, within: float = 120) -> Typed:
         """A command, to its end."""
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=within)
+        with self.start(*arguments) as process:
+            try:
+                out, err = process.communicate(timeout=within)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
         return Typed(process.returncode, out, err)
 
     def mark(self, release: str = NEW, *more: str) -> None:

@@ -156,7 +156,7 @@ def ended_after(session: Session, moment: datetime, job_name: str) -> int:
     """Asynchronous runs that began and ended after that moment (counted up to 100): does the queue move?"""
     row: Any = session.execute(
         "SELECT count(*) FROM (SELECT FROM toolkit.run WHERE started_at >= %s AND outcome IS NOT NULL AND outcome <> 'lost'"
-        " AND mode = 'async' AND job_name = %s LIMIT 100) some",
+        " AND mode = 'async' AND job_name = %s LIMIT 100) few",
         (moment, job_name),
     ).fetchone()
     return int(row[0])
@@ -171,7 +171,7 @@ def clean_jobs(
         "SELECT count(DISTINCT job_id)::int, min(started_at), max(started_at) FROM ("
         "  SELECT job_id, started_at FROM toolkit.run WHERE release = %s AND started_at >= %s AND job_name = %s"
         "  AND outcome = 'processed' AND EXISTS (SELECT FROM unnest(%s::text[]) w WHERE (counts ->> w)::bigint > 0)"
-        "  ORDER BY started_at LIMIT %s) some",
+        "  ORDER BY started_at LIMIT %s) few",
         (release, since, job_name, list(wrote), limit),
     ).fetchone()
     return Clean(*row)
