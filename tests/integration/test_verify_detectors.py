@@ -25,8 +25,9 @@ from tests.web import Web, serving
 from toolkit.broker import census
 from toolkit.embedded.servers import Servers
 from toolkit.jobspec import CONTROL, CONTROL_CONSTRAINT, Registry
-from toolkit.ledger import queries, runs
+from toolkit.ledger import queries, replays, runs
 from toolkit.ledger.database import Database
+from toolkit.ledger.replay_views import Selection
 from toolkit.ledger.views import Filters
 from toolkit.settings import Settings
 from toolkit.telemetry.exemplars import ACCEPT
@@ -181,6 +182,9 @@ def test_a_planted_violation_is_nobodys_business(scene: Scene) -> None:
     assert queries.count_runs(scene.connection, day)["failed"] == 0
     assert queries.list_jobs(scene.connection, Filters(state="failed")) == []
     assert runs.unresolved(scene.connection) == {}
+    with scene.connection.transaction():
+        assert list(replays.selected(scene.connection, Selection(), fetch=10)) == []
+    assert scene.connection.execute("SELECT outcome FROM toolkit.intent").fetchall() == [("failed",)]
     assert scene.host.outcomes() == {}
     assert scene.host.metric("job_runs_unaccounted_total") == 0
     assert scene.host.metric("job_failed_backlog") == 0

@@ -16,6 +16,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from toolkit.errors import NotFound
+from toolkit.jobspec import CONTROL
 from toolkit.ledger.database import Session
 from toolkit.ledger.replay_views import Flight, Item, Landed, LastRun, Plan, Selection, Snapshot
 from toolkit.run import CORE_SKIP_REASONS
@@ -57,6 +58,7 @@ _SELECTED = _SNAPSHOT.format(
     more="''",
     jobs="toolkit.intent i",
     which="i.done_at IS NOT NULL AND i.outcome IN ('failed', 'lost') AND r.run_id IS NOT NULL"
+    f" AND i.job_name <> '{CONTROL}'"  # planted ones are made good by nobody
     " AND i.job_id IN (SELECT b.job_id FROM toolkit.run b WHERE b.outcome IN ('failed', 'lost')"
     "                  AND (%(since)s::timestamptz IS NULL OR b.started_at >= %(since)s))" + _FAILURE,
 )
