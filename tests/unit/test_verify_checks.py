@@ -124,6 +124,7 @@ def test_a_new_kind_where_every_hundredth_job_has_one_is_named_and_no_regression
     assert any("job-dddd" in note for note in judgement.notes)
     many = errors(*(kind(f"n{n}") for n in range(15)), history=often)
     assert many.verdict is Verdict.REGRESSION, "3 would be expected, not 15"
+    assert errors(*(kind(f"n{n}") for n in range(15)), history=often, jobs=20).verdict is Verdict.REGRESSION
 
 
 def test_an_integrity_error_is_a_regression_even_if_the_releases_before_had_it_too() -> None:
@@ -314,6 +315,8 @@ def test_jobs_failing_repeatedly_are_a_regression_that_names_the_errors() -> Non
     assert "ForeignKeyViolation ProductImage_productDraftId_fkey (f00dfeed0001) 4×" in judgement.said
     assert judgement.jobs == ("job-f00dfeed0001",)
     assert judgement.traces == (TRACE,)
+    healed = dataclasses.replace(fk, given_up=0)
+    assert rate(16, 4, healed).jobs == (), "all of its jobs came to a good end"
 
 
 # Skips

@@ -120,10 +120,7 @@ def _told(
         return Verdict.PENDING, f"{facts.jobs}/{LEAST} jobs, {so_far}{looks.left(left)}", new
     if not new:
         return Verdict.PROVEN, f"no {'new ' if facts.kinds else ''}kind of error in {jobs}", new
-    if not facts.history.jobs:
-        said = f"{jobs} had {_named(new)}: new or not, the ledger has no run of before to tell"
-        return Verdict.INCONCLUSIVE, said, new
-    return found.verdict, f"{jobs} had {_named(new)}: {found.why} (p = {found.p_value:.2g})", new
+    return found.verdict, f"{jobs} had {_named(new)}: {found.why}", new
 
 
 def _note(one: ErrorKind) -> str:
