@@ -2,7 +2,8 @@
 
     plan → compare-and-set (with history and audit) → NOTIFY → each process reads, obeys, acknowledges → receipt
 
-Emits: toggle.flipped, toggle.receipt or toggle.laggards; span `flip toggle`.
+Emits: toggle.flipped, toggle.receipt or toggle.laggards; span `flip toggle`. A complete receipt's time is kept in the audit:
+verify-deploy ranks its rescues by it.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from dataclasses import dataclass
 
 from opentelemetry.trace import Span, Tracer
 
-from toolkit.ledger import toggles
+from toolkit.ledger import audit, toggles
 from toolkit.ledger.database import Database
 from toolkit.ledger.toggles import Toggle
 from toolkit.telemetry import catalog
 from toolkit.telemetry.logs import Log
 from toolkit.toggle.decide import Known, variant
 from toolkit.toggle.plan import Plan
-from toolkit.toggle.receipt import Receipt, receipt
+from toolkit.toggle.receipt import Receipt, receipt, took
 
+KEPT = "toggle receipt"
+"""The audit's action: `seconds` until the last of `processes` went by `version`."""
 LOOK = 0.02
 """Seconds between two looks at who has acknowledged."""
 
@@ -90,6 +93,7 @@ class Flipper:
                 {"toggle.acknowledged": len(seen.acknowledged), "toggle.laggards": len(seen.laggards)}
             )
             if seen.complete:
+                self._keep(standing, seen)
                 catalog.emit(
                     self.log, catalog.TOGGLE_RECEIPT, toggle=standing.name, version=standing.version,
                     acknowledged=len(seen.acknowledged), duration=waited,
@@ -100,3 +104,13 @@ class Flipper:
                     laggards=", ".join(one.process for one in seen.laggards),
                 )  # fmt: skip
         return seen
+
+    def _keep(self, standing: Toggle, seen: Receipt) -> None:
+        seconds = took(standing, seen)
+        if seconds is None:
+            return
+        detail = {"version": standing.version, "seconds": seconds, "processes": len(seen.acknowledged)}
+        with self.database.session() as session:
+            audit.write(
+                session, who=self.who, action=KEPT, subject=standing.name, reason=standing.reason, detail=detail
+            )  # fmt: skip

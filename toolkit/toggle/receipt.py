@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from toolkit.ledger.toggles import SeenBy
+from toolkit.ledger.toggles import SeenBy, Toggle
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +36,11 @@ def receipt(version: int, processes: Sequence[SeenBy]) -> Receipt:
         laggards=[one for one in connected if one.version is None or one.version < version],
         gone=[one for one in processes if not one.connected],
     )
+
+
+def took(flip: Toggle, seen: Receipt) -> float | None:
+    """Seconds from the flip until the last process that ran before it went by it. None: not all do, or there was none."""
+    acknowledged = [one.acked_at for one in seen.acknowledged if one.acked_at and one.started_at < flip.at]
+    if not seen.complete or not acknowledged:
+        return None
+    return (max(acknowledged) - flip.at).total_seconds()

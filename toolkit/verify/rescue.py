@@ -3,7 +3,7 @@
     rescues = look(session, spec, target)          # reads the ledger
     rescues = ranked(facts)                        # pure
 
-- switch off: how long the processes took to acknowledge the toggle's last flip. Older flips leave no times in the ledger.
+- switch off: how long the processes took to go by the toggle's last flips, as their receipts say in the audit.
 - roll back: from the mark of an older release to its first run, when that has happened here.
 
 What was never measured comes last, and says so. Both stand in runbooks/rollback.md.
@@ -17,27 +17,31 @@ from dataclasses import dataclass
 from typing import Final
 
 from toolkit.jobspec import JobSpec
-from toolkit.ledger import rollbacks, toggles, verifications
+from toolkit.ledger import audit, rollbacks, toggles, verifications
 from toolkit.ledger.database import Session
 from toolkit.ledger.rollbacks import Rollback
-from toolkit.ledger.toggles import SeenBy, Toggle
+from toolkit.ledger.toggles import Toggle
+from toolkit.toggle.flip import KEPT
 from toolkit.verify.check import Target
 from toolkit.verify.verdict import Rescue
 
 RUNBOOK: Final = "runbooks/rollback.md"
+LAST: Final = 20
+"""Flips that are looked back at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What the ledger knows of ways back. `toggle` is '' for a job without one; `standing` is its present version (None:
-    never flipped); `previous` is the release before ('' for none); `vercel`: the importer's project there is configured."""
+    never flipped), `flips` the seconds that its last ones took; `previous` is the release before ('' for none); `vercel`: the
+    importer's project there is configured."""
 
     verification_id: int
     release: str
     previous: str
     toggle: str = ""
     standing: Toggle | None = None
-    seen: Sequence[SeenBy] = ()
+    flips: Sequence[float] = ()
     rollbacks: Sequence[Rollback] = ()
     vercel: bool = False
 
@@ -57,7 +61,11 @@ def look(session: Session, spec: JobSpec, target: Target, *, vercel: bool = Fals
             previous=target.previous or next(iter(before), ""),
             toggle=named,
             standing=toggles.read(session, [named]).get(named) if named else None,
-            seen=toggles.seen_by(session, named) if named else (),
+            flips=[
+                float(act.detail["seconds"])
+                for act in audit.history(session, KEPT, LAST)
+                if act.subject == named
+            ],
             rollbacks=rollbacks.rollbacks(session),
             vercel=vercel,
         )
@@ -76,30 +84,16 @@ def _switch(facts: Facts) -> list[Rescue]:
         standing is not None and not standing.enabled and not any(standing.pins.values())
     ):
         return []
-    took = effect(standing, facts.seen) if standing else []
     reason = shlex.quote(f"verify-deploy {facts.verification_id}: regression of {facts.release}")
     return [
         Rescue(
             name="switch off",
             command=f"toolkit toggle off {facts.toggle} --reason {reason}",
-            seconds=max(took, default=None),
-            measured=f"{len(took)} processes acknowledged its last flip, version {standing.version}; the slowest"
-            if took and standing
-            else "no process that runs now has seen a flip",
+            seconds=max(facts.flips, default=None),
+            measured=f"from the flip until every process goes by it; {_of(len(facts.flips), 'flip')}"
+            if facts.flips
+            else "no flip has a complete receipt",
         )
-    ]
-
-
-def effect(standing: Toggle, seen: Sequence[SeenBy]) -> list[float]:
-    """Seconds from the flip to each acknowledgement, of processes that ran before it. One that is connected and has not
-    acknowledged makes it unknown: it is not over."""
-    ran = [one for one in seen if one.started_at < standing.at]
-    if any(one.connected and one.version != standing.version for one in ran):
-        return []
-    return [
-        (one.acked_at - standing.at).total_seconds()
-        for one in ran
-        if one.acked_at is not None and one.version == standing.version
     ]
 
 
@@ -118,7 +112,11 @@ def _rollback(facts: Facts) -> Rescue:
         name=name,
         command=command or "toolkit verify-deploy mark --release PREVIOUS",
         seconds=max(took, default=None),
-        measured=f"{len(took)} rollbacks, from the mark to the first run; the slowest"
+        measured=f"from the mark to the first run; {_of(len(took), 'rollback')}"
         if took
         else "no release was marked again and ran",
     )
+
+
+def _of(count: int, what: str) -> str:
+    return f"the slowest of {count} {what}s" if count > 1 else f"one {what}"

@@ -1,0 +1,115 @@
+"""Rescues on a real ledger: flips and rollbacks are measured by what really happened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobs.images.spec import SPEC
+from tests.eventually import eventually
+from tests.ledger_rows import ask, ran
+from toolkit.ledger import audit, rollbacks, toggles, verifications
+from toolkit.ledger.database import Database
+from toolkit.telemetry import logs
+from toolkit.telemetry.traces import Tracing
+from toolkit.toggle.flip import KEPT, Flipper
+from toolkit.toggle.plan import Plan
+from toolkit.toggle.watch import Process, Watcher
+from toolkit.verify import rescue
+from toolkit.verify.check import Target
+from toolkit.verify.verdict import Rescue
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url)
+    yield opened
+    opened.close()
+
+
+def mark(database: Database, *releases: tuple[str, float]) -> None:
+    """Mark releases, each so many seconds ago."""
+    with database.session() as session:
+        for release, ago in releases:
+            verifications.mark(session, release, who="ann", note="", at=NOW - timedelta(seconds=ago))
+
+
+def look(database: Database) -> dict[str, Rescue]:
+    """The ways back from release r2, by their first word."""
+    target = Target(7, "r2", NOW - timedelta(seconds=600), NOW)
+    with database.session() as session:
+        return {one.name.split()[0]: one for one in rescue.look(session, SPEC, target)}
+
+
+def test_a_ledger_that_knows_nothing_measures_nothing(database: Database) -> None:
+    ways = look(database)
+    assert [(one.seconds, one.measured) for one in ways.values()] == [
+        (None, "no flip has a complete receipt"),
+        (None, "no release was marked again and ran"),
+    ]
+
+
+def test_a_flip_with_a_complete_receipt_is_measured_and_kept(database: Database, database_url: str) -> None:
+    flipper = Flipper(database, Tracing("test", "1").tracer, logs.get_logger(), "ann@desk")
+    process = Process("p1", "importer", "h", os.getpid(), "r1")
+    watcher = Watcher(url=database_url, names=(SPEC.toggle,), process=process, switched_off=lambda _: False)
+    watcher.start()
+    try:
+        with database.session() as session:
+            eventually(lambda: any(one.connected for one in toggles.seen_by(session, SPEC.toggle)))
+        for version, enabled in enumerate((False, True)):
+            plan = Plan(version, enabled=enabled, percent=100, pins={}, hold=None, lease=None)
+            standing = flipper.flip(SPEC.toggle, plan, jobs=(SPEC.name,), reason="drill")
+            assert flipper.await_receipt(standing, within=10).complete
+    finally:
+        watcher.close()
+    with database.session() as session:
+        kept = audit.history(session, KEPT)
+    assert [(one.who, one.subject, one.detail["version"], one.detail["processes"]) for one in kept] == [
+        ("ann@desk", SPEC.toggle, 2, 1),
+        ("ann@desk", SPEC.toggle, 1, 1),
+    ]
+    way = look(database)["switch"]
+    assert way.seconds == max(one.detail["seconds"] for one in kept) > 0
+    assert way.measured.endswith("the slowest of 2 flips")
+
+
+def test_a_flip_that_nobody_saw_measures_nothing(database: Database) -> None:
+    flipper = Flipper(database, Tracing("test", "1").tracer, logs.get_logger(), "ann@desk")
+    plan = Plan(0, enabled=True, percent=100, pins={}, hold=None, lease=None)
+    flipper.await_receipt(flipper.flip(SPEC.toggle, plan, jobs=(SPEC.name,), reason="drill"), within=1)
+    assert look(database)["switch"].seconds is None
+
+
+def test_a_release_that_was_marked_again_and_ran_is_a_measured_rollback(database: Database) -> None:
+    mark(database, ("r1", 9000), ("r2", 600), ("r1", 60))
+    with database.session() as session:
+        ran(session, ask(session))  # release r1, now
+        (one,) = rollbacks.rollbacks(session)
+    assert one.release == "r1"
+    assert 60 <= (one.ran - one.at).total_seconds() < 180
+    way = look(database)["roll"]
+    assert way.seconds == (one.ran - one.at).total_seconds()
+    assert way.command == "toolkit verify-deploy mark --release r1"
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        (("r1", 9000), ("r1", 60)),  # marked twice, with nothing between
+        (("r2", 9000), ("r1", 60)),  # a new one
+        (("r1", 9000), ("r2", 600), ("r1", 60), ("r2", 30)),  # it never ran before the next came
+    ],
+)
+def test_what_is_no_rollback_or_never_ran_measures_nothing(
+    database: Database, marks: tuple[tuple[str, float], ...]
+) -> None:
+    mark(database, *marks)
+    with database.session() as session:
+        ran(session, ask(session))
+        assert rollbacks.rollbacks(session) == []
