@@ -109,6 +109,8 @@ class Counters:
                 away.append(" ".join(str(error).split()))
         control = _newest(ours, planted)
         sight, detail = judged(planted, seen=control is not None, now=now, lag=lag)
+        if sight is Sight.BLIND and planted is not None and planted.run_at:
+            detail += "; if another host's worker met it, name its /metrics, too: TOOLKIT_VERIFY_METRICS"
         if blind or away:
             sight, detail = (Sight.AWAY, "; ".join(away)) if away else (Sight.BLIND, "; ".join(blind))
         seen_at = control.traced_at if control else None

@@ -4,8 +4,9 @@ Only what was written since the window began is read: its beginning is found by 
 through the scan, some hundred MB a second. Lines that name another release are left out; of lines that name none (PostgreSQL's),
 only errors on the job's own constraints count, for others write to that database, too. Rehearsals' are left out.
 
-Known weakness: what was written before the log was rotated is not read; the detail says when the log begins later than the
-window. The clocks of log and database may differ by SKEW seconds.
+Known weakness: one worker meets the planted violation, so of hosts with a log each all others look blind: name PostgreSQL's, or
+one that all of them write to. What was written before the log was rotated is not read; the detail says when the log begins
+later than the window. The clocks of log and database may differ by SKEW seconds.
 """
 
 from __future__ import annotations
