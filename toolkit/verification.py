@@ -18,6 +18,7 @@ from toolkit.ledger.verifications import Verification
 from toolkit.run import Mode
 from toolkit.toggle.plan import Request, plan
 from toolkit.toggle.vercel import Vercel
+from toolkit.verify.adapters import grafana
 from toolkit.verify.adapters.vercel import Hosted, look
 from toolkit.verify.asked import Asked
 from toolkit.verify.check import Check, Phase, Scene, Target
@@ -206,4 +207,20 @@ def publish(app: App, receipt: Receipt) -> list[str]:
     spans(app.tracing.tracer, receipt)
     data, count = app.tracing.take()
     app.export(data, count)
-    return []
+    return [trouble for trouble in (_annotate(app, receipt),) if trouble]
+
+
+def _annotate(app: App, receipt: Receipt) -> str:
+    """One annotation a verification, brought up to date; '' when it is there, or no Grafana is configured."""
+    settings = app.settings
+    if not (settings.grafana_url and settings.grafana_token):
+        return ""
+    with reading(app.database) as session:
+        known = verifications.find(session, receipt.verification_id)
+    annotation, trouble = grafana.publish(
+        settings.grafana_url, settings.grafana_token, known.annotation if known else None, receipt
+    )
+    if annotation and (known is None or annotation != known.annotation):
+        with app.database.session() as session:
+            verifications.annotate(session, receipt.verification_id, annotation)
+    return trouble

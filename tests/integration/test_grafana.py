@@ -19,8 +19,12 @@ import pytest
 from dashboards.__main__ import FOLDER
 from tests import receipts
 from tests.receipts import HOSTILE, START, but
+from toolkit import verification
+from toolkit.app import App
 from toolkit.errors import DependencyUnreachable, InputFileError, Refused, ToolkitError, UsageError
 from toolkit.grafana import Grafana, read
+from toolkit.ledger import verifications
+from toolkit.settings import Settings
 from toolkit.verify.adapters.grafana import publish
 
 TOKEN = "glsa_of_the_test"
@@ -268,3 +272,24 @@ def test_a_grafana_that_is_away_costs_a_warning_and_not_the_verdict() -> None:
     assert annotation == "5"
     assert "does not answer" in warning
     assert TOKEN not in warning
+
+
+def test_a_verification_keeps_the_id_of_its_annotation_in_the_ledger(
+    grafana: Contract, database_url: str, redis_url: str
+) -> None:
+    environ = {
+        "DATABASE_URL": database_url, "REDIS_URL": redis_url, "TOOLKIT_GRAFANA_URL": grafana.url, "TOOLKIT_GRAFANA_TOKEN": TOKEN,
+    }  # fmt: skip
+    with App(Settings.from_env(environ)) as app:
+        with app.database.session() as session:
+            begun = verifications.begin(session, "e682860", START, "{}", who="ann").verification_id
+        for one in (receipts.pending(), receipts.proven()):
+            assert verification.publish(app, but(one, verification_id=begun)) == []
+        with app.database.session() as session:
+            found = verifications.find(session, begun)
+    assert found is not None
+    assert found.annotation == "1"
+    assert [one["text"].split(":")[0] for one in grafana.annotations.values()] == ["proven so far"]
+    with App(Settings.from_env(environ | {"TOOLKIT_GRAFANA_URL": "http://127.0.0.1:9"})) as app:
+        (trouble,) = verification.publish(app, but(receipts.proven(), verification_id=begun))
+    assert "does not answer" in trouble
