@@ -316,7 +316,10 @@ def test_the_workflows_time_is_told_and_none_while_it_runs(
         'UPDATE "WorkflowExecution" SET "completedAt" = o."createdAt" + interval \'42.5 s\' FROM "PurchaseOrder" o'
     )
     assert seen(database, order)[0].workflow == 42.5
-    connection.execute('UPDATE "WorkflowExecution" SET "completedAt" = NULL')
+    connection.execute(
+        "INSERT INTO \"WorkflowExecution\" (id, \"purchaseOrderId\", status, mode) VALUES ('w', %s, 'running', 'async')",
+        (order,),
+    )
     assert seen(database, order)[0].workflow is None
     connection.execute('DELETE FROM "WorkflowExecution"')
     assert seen(database, order)[0].workflow is None
@@ -373,8 +376,9 @@ def test_the_merchant_goes_with_its_last_order(
     database: Database, connection: Connection, asking: Asking
 ) -> None:
     first, second = place(database, asking), place(database, asking, "v1-2")
+    connection.execute('DELETE FROM "ProductDraft" WHERE "purchaseOrderId" = %s', (second,))
     clean(database, first)
-    assert left(database) == 1 + 1 + 1 + 3 + 3
+    assert left(database) == 1 + 1 + 1 + 3, "an order without drafts is one"
     clean(database, second)
     assert left(database) == 0
 
@@ -393,6 +397,19 @@ def test_what_has_a_part_of_another_merchants_is_not_touched(
     with pytest.raises(Refused, match=mixed):
         clean(database, pure, mixed)
     assert [scalar(connection, f'SELECT count(*) FROM "{name}"') for name in tables] == before
+
+
+def test_a_shop_that_holds_on_to_an_order_loses_no_part_of_it(
+    database_url: str, database: Database, connection: Connection, asking: Asking
+) -> None:
+    order = place(database, asking)
+    perform(database_url, asking.jobs[order])
+    rows = left(database)
+    connection.execute('CREATE TABLE "Invoice" ("orderId" text NOT NULL REFERENCES "PurchaseOrder")')
+    connection.execute('INSERT INTO "Invoice" VALUES (%s)', (order,))
+    with pytest.raises(psycopg.errors.ForeignKeyViolation, match="Invoice"):
+        clean(database, order)
+    assert left(database) == rows
 
 
 def test_an_order_that_is_placed_while_the_last_one_goes_keeps_its_merchant(
