@@ -128,6 +128,7 @@ class Replays:
         """End a plan here: what is left becomes a plan of its own, exactly. None when nothing is left."""
         with self.database.session() as session, session.transaction():
             now = replays.hold_plan(session, plan.replay_id, alone=True)
+            replays.careful(session, LOCK_TIMEOUT)
             left = replays.count_open(session, plan.replay_id, attempted(now))
             replays.finish(session, plan.replay_id, "stopped" if left else "done")
             return self._remainder(session, now) if left else None
