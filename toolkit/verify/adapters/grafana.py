@@ -1,4 +1,4 @@
-"""A verification as an annotation in Grafana: one of each, brought up to date at every look.
+"""A verification as an annotation in Grafana: one of each, brought up to date by every publish.
 
     annotation, warning = publish(url, token, annotation, receipt)
 

@@ -101,7 +101,7 @@ def durations(receipt: Receipt) -> Markup:
         text(
             (LEFT + RIGHT) / 2,
             bottom + 40,
-            "done within (seconds, logarithmic)",
+            "done within (logarithmic)",
             anchor="middle",
             class_="axis",
         ),
@@ -109,7 +109,7 @@ def durations(receipt: Receipt) -> Markup:
     for value in x.ticks(9):
         parts += [
             tag("line", x1=x(value), x2=x(value), y1=bottom, y2=bottom + 5, class_="line"),
-            text(x(value), bottom + 20, f"{value:g}", anchor="middle"),
+            text(x(value), bottom + 20, _time(value), anchor="middle"),
         ]
     for values, name in ((before, "before"), (now, "now")):
         if values:
@@ -161,6 +161,10 @@ def _ends(receipt: Receipt, every: float) -> tuple[datetime, datetime]:
 
 def _slice(seconds: float) -> str:
     return f"{seconds / 60:g} min" if seconds % 60 == 0 else f"{seconds:.3g} s"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds >= 1 else f"{seconds * 1000:g} ms"
 
 
 def _total(moment: Moment) -> int:

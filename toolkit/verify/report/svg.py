@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Final
 
 from markupsafe import Markup, escape
@@ -110,15 +111,16 @@ class Scale:
         return [number * step for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
     def _log_ticks(self, most: int) -> list[float]:
+        """The finest round values that lie far enough apart; over less than a factor of two, those of a linear scale."""
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-        for factors in (range(1, 10), (1, 2, 5), (1, 3), (1,)):
-            found = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
-            found = [
-                value for value in found if self.low <= value * (1 + 1e-9) and value <= self.high * (1 + 1e-9)
-            ]
-            if len(found) <= most:
+        least = abs(self.end - self.start) / most
+        found: list[float] = []
+        for factors in (range(1, 10), (1, 2, 3, 5), (1, 3), (1,)):
+            values = (factor * 10.0**power for power in range(first, last + 1) for factor in factors)
+            found = [value for value in values if self.low <= value <= self.high]
+            if all(abs(self(one) - self(two)) >= least for one, two in pairwise(found)):
                 break
-        return found
+        return found if len(found) > 1 else Scale(self.low, self.high, self.start, self.end).ticks(most // 2)
 
 
 def _round_up(value: float) -> float:
