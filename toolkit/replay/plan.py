@@ -32,7 +32,7 @@ class Verdict(StrEnum):
     LOOP = "LOOP"
 
 
-class Decoded(msgspec.Struct, frozen=True):
+class Decoded(msgspec.Struct, frozen=True, gc=False):
     """A payload of today's form, or why there is none. `upcast` is its JSON when the ledger has it in an older form."""
 
     payload: Payload | None
@@ -40,7 +40,7 @@ class Decoded(msgspec.Struct, frozen=True):
     upcast: str | None = None
 
 
-class Judged(msgspec.Struct, frozen=True):
+class Judged(msgspec.Struct, frozen=True, gc=False):
     """A verdict on a job, and why."""
 
     verdict: Verdict

@@ -22,7 +22,7 @@ from toolkit.replay.plan import Decoded, Judged, PlanHash, decide, decode, item
 BATCH = 2000
 
 
-class Assessed(msgspec.Struct, frozen=True):
+class Assessed(msgspec.Struct, frozen=True, gc=False):
     """A job with its verdict, and what the verdict came from."""
 
     snapshot: Snapshot
