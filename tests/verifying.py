@@ -21,6 +21,7 @@ from toolkit.verify.verdict import Finding, Receipt
 
 _ROOT = Path(__file__).parent.parent
 IMAGES = "jobs.images.spec:SPEC"
+GATED = "tests.gates:SPEC"
 NEW, OLD = "r2", "r1"
 
 
@@ -31,6 +32,13 @@ class Typed:
     code: int
     out: str
     err: str
+
+    def __str__(self) -> str:
+        try:
+            told = [f"{one.check}: {one.verdict}: {one.judgement.said}" for one in self.receipt.findings]
+        except msgspec.MsgspecError:
+            told = [self.out]
+        return "\n".join([f"exit code {self.code}", *told, self.err])
 
     @property
     def receipt(self) -> Receipt:
@@ -54,7 +62,7 @@ class Yard:
     settings: dict[str, str]
 
     def host(
-        self, release: str = NEW, *, jobs: str = IMAGES, processes: int = 1
+        self, release: str = NEW, *, jobs: str = GATED, processes: int = 1
     ) -> AbstractContextManager[Host]:
         """`toolkit worker` of that release."""
         return worker_host(

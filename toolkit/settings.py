@@ -259,6 +259,10 @@ class Settings:
         "for Grafana",
         secret=True,
     )
+    certificates: Path = setting(
+        "TOOLKIT_CERTIFICATES", _path, lambda: Path("runbooks/certificates").absolute(), "a folder",
+        "certificates of `toolkit rehearse certify`, for verify-deploy",
+    )  # fmt: skip
     no_color: bool = setting("NO_COLOR", bool, False, "anything", "no colours on a terminal")
     sections: Mapping[str, str] = field(
         default_factory=dict, metadata={"meaning": "TOOLKIT_… settings of jobs"}

@@ -15,6 +15,8 @@ from toolkit.ledger import toggles, verifications
 from toolkit.ledger.database import Database
 from toolkit.ledger.reading import clock, reading
 from toolkit.ledger.verifications import Verification
+from toolkit.rehearse import installed
+from toolkit.rehearse.certificate import held_for
 from toolkit.run import Mode
 from toolkit.toggle.plan import Request, plan
 from toolkit.toggle.vercel import Vercel
@@ -127,6 +129,7 @@ def verifier(app: App, verification: Verification, asked: Asked, what: str) -> V
             settings, app.database, constraints=spec.constraints, server_log=app.server_log, fresh=rules.fresh
         ),
         hosting=_hosting(app),
+        certificate=_certificate(app, verification.release),
         runner=f"{app.host}.{os.getpid()}",
         gone=verification.runner if _dead(verification.runner, app.host) else "",
     )
@@ -143,6 +146,17 @@ def _hosting(app: App) -> Callable[[], Hosted] | None:
             return look(vercel)
 
     return hosted
+
+
+def _certificate(app: App, release: str) -> str:
+    """Whether this release has a certificate of its races, for people; it can be told only of the code that is installed here."""
+    if app.settings.release != release:
+        return f"certificate: unknown, release {app.settings.release} is installed here"
+    held = held_for(app.settings.certificates, installed.rehearsal())
+    if held.path is None or not held.same_code:
+        return "certificate: none for this code (toolkit rehearse certify)"
+    said = f"{held.scenarios} scenarios, {held.schedules:,} schedules, {held.noticed} of {held.mutants} mutants noticed"
+    return f"certificate: {'holds' if held.holds else 'DOES NOT HOLD'}: {said}"
 
 
 def _dead(runner: str, host: str) -> bool:

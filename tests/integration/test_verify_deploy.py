@@ -34,7 +34,7 @@ def test_a_healthy_release_with_enough_orders_is_proven(yard: Yard) -> None:
     yard.mark()
     yard.orders(59)
     done = yard.verify()
-    assert done.code == 0, done.out + done.err
+    assert done.code == 0, str(done)
     assert {finding.verdict for finding in done.receipt.findings} == {Verdict.PROVEN}
     assert {finding.phase for finding in done.receipt.findings} == {"immediate"}
     assert done.receipt.sources.keys() >= {"ledger", "counters"}
@@ -47,7 +47,7 @@ def test_three_orders_are_inconclusive_and_the_budget_is_told(yard: Yard) -> Non
     yard.orders(3)
     done = yard.verify()
     finding = done.finding("no-foreign-key-errors")
-    assert done.code == 3, done.out + done.err
+    assert done.code == 3, str(done)
     assert finding.verdict is Verdict.INCONCLUSIVE
     assert finding.judgement.said.startswith("4/59 jobs, rate below")  # the probe is one
     assert "min left at" in finding.judgement.said or "s left at" in finding.judgement.said
@@ -58,7 +58,7 @@ def test_three_orders_are_inconclusive_and_the_budget_is_told(yard: Yard) -> Non
 def test_topping_up_an_idle_system_proves_it_and_leaves_no_row(yard: Yard) -> None:
     yard.mark()
     done = yard.verify("--top-up", "--rate", "50")
-    assert done.code == 0, done.out + done.err
+    assert done.code == 0, str(done)
     assert done.finding("no-foreign-key-errors").judgement.evidence["have"] >= 59
     assert yard.rows_left() == 0
     assert done.receipt.left == 0
@@ -88,7 +88,7 @@ def test_one_real_foreign_key_error_is_a_regression_named_with_its_trace(yard: Y
         done = yard.verify("--fail-fast")
         spoken = yard.type("verify-deploy", "--fail-fast")
     finding = done.finding("no-foreign-key-errors")
-    assert done.code == 1, done.out + done.err
+    assert done.code == 1, str(done)
     assert finding.verdict is Verdict.REGRESSION
     assert "ProductImage_productDraftId_fkey 1×" in finding.judgement.said
     assert finding.judgement.jobs == (job,)
@@ -109,7 +109,7 @@ def test_a_frozen_worker_with_a_living_heartbeat_is_a_regression(yard: Yard, hos
     finally:
         worker.send_signal(signal.SIGCONT)
     finding = done.finding("queue-processing")
-    assert done.code == 1, done.out + done.err
+    assert done.code == 1, str(done)
     assert finding.verdict is Verdict.REGRESSION
     assert "1 worker has a heartbeat" in finding.judgement.said
 
@@ -119,7 +119,7 @@ def test_an_old_worker_that_still_runs_is_named(yard: Yard) -> None:
     with yard.host(OLD) as old:
         yard.mark(NEW, "--at", "10m")
         done = yard.verify("--check", "deployment-live")
-    assert done.code == 1, done.out + done.err
+    assert done.code == 1, str(done)
     assert f"supervisor {old.process.pid} on" in done.finding("deployment-live").judgement.said
     assert f"(release {OLD})" in done.finding("deployment-live").judgement.said
 
@@ -129,7 +129,7 @@ def test_a_rolling_deployment_is_waited_for(yard: Yard) -> None:
     with yard.host(OLD):
         yard.mark()
         done = yard.verify("--check", "deployment-live")
-    assert done.code == 3, done.out + done.err
+    assert done.code == 3, str(done)
     assert f"(release {OLD})" in done.finding("deployment-live").judgement.said
 
 
@@ -224,7 +224,7 @@ def test_the_first_hour_has_a_test_order_go_all_the_way(yard: Yard) -> None:
     yard.mark()
     done = yard.verify("--phase", "short-term", "--check", "end-to-end")
     finding = done.finding("end-to-end")
-    assert done.code == 0, done.out + done.err
+    assert done.code == 0, str(done)
     assert finding.judgement.evidence["served"] == 3
     assert yard.rows_left() == 0
 
@@ -245,7 +245,7 @@ def test_attesting_needs_a_url_and_runs_out(yard: Yard) -> None:
     assert refused.code == 2
     assert given.code == 0
     done = yard.verify("--check", "user-satisfaction")
-    assert done.code == 0, done.out + done.err
+    assert done.code == 0, str(done)
     assert "eve" in done.finding("user-satisfaction").judgement.said
 
 

@@ -53,7 +53,8 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class Scene:
     """What a check may ask. `spec` is the job that is verified. `sightings`: what each detector says of foreign key errors
-    and of the planted one; `orders`: the verification's test orders as the ledger and the catalog have them."""
+    and of the one that was planted at `planted_at`; `orders`: the verification's test orders as the ledger and
+    the catalog have them; `hosting` asks Vercel, where it is configured; `certificate` says whether the release has one."""
 
     target: Target
     rules: Rules
@@ -62,8 +63,10 @@ class Scene:
     database: Database
     broker: redis.Redis
     sightings: Sequence[Sighting] = ()
+    planted_at: datetime | None = None
     orders: Sequence[PlacedOrder] = ()
     hosting: Callable[[], Hosted] | None = None
+    certificate: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,7 @@ class Verifier:
     gone: str = ""
     monotonic: Callable[[], float] = time.monotonic
     hosting: Callable[[], Hosted] | None = None
+    certificate: str = ""
     _planted: Planted | None = field(default=None, init=False)
     _looked: float = field(default=0.0, init=False)
     _target: Target | None = field(default=None, init=False)
@@ -146,8 +147,10 @@ class Verifier:
                 detector.look(target.release, target.since, self._planted, now, self.rules.lag)
                 for detector in self.detectors
             ],
+            planted_at=self._planted.at if self._planted else None,
             orders=self.desk.orders(),
             hosting=self.hosting,
+            certificate=self.certificate,
         )
 
     def _judge(self, scene: Scene, check: Check) -> Finding:

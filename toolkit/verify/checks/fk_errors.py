@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from toolkit.ledger import liveness
@@ -23,12 +22,12 @@ from toolkit.verify.verdict import Judgement, Verdict
 @dataclass(frozen=True, slots=True)
 class Facts:
     """`clean`: distinct jobs of the release that reached the write, counted up to `most`; `sightings`: one a detector;
-    `seconds` since the window began."""
+    `seconds` since the window began, and `planted` since a violation was (None: it was not)."""
 
     clean: int
     most: int
     seconds: float
-    last: datetime | None
+    planted: float | None
     sightings: Sequence[Sighting]
 
 
@@ -42,7 +41,8 @@ def look(scene: Scene) -> Facts:
     wrote = scene.spec.verify.wrote if scene.spec.verify else ()
     with reading(scene.database) as session:
         clean = liveness.clean_jobs(session, target.release, target.since, scene.spec.name, wrote, limit=most)
-    return Facts(clean.jobs, most, (target.now - target.since).total_seconds(), clean.last, scene.sightings)
+    planted = (target.now - scene.planted_at).total_seconds() if scene.planted_at else None
+    return Facts(clean.jobs, most, (target.now - target.since).total_seconds(), planted, scene.sightings)
 
 
 def _judge(facts: Facts, rate: float, rules: Rules) -> Judgement:
@@ -72,7 +72,10 @@ def _judge(facts: Facts, rate: float, rules: Rules) -> Judgement:
     verdict = Verdict.PROVEN
     if troubled:
         verdict = Verdict.INCONCLUSIVE
-        told = "; ".join(f"{one.source} {'is blind' if one.sight is Sight.BLIND else one.sight}: {one.detail}" for one in troubled)
+        told = "; ".join(
+            f"{one.source} {'is blind' if one.sight is Sight.BLIND else one.sight}: {one.detail}"
+            for one in troubled
+        )
         said = f"{told} ({said})"
     elif waiting or not seen:
         verdict = Verdict.PENDING
@@ -83,7 +86,7 @@ def _judge(facts: Facts, rate: float, rules: Rules) -> Judgement:
     return Judgement(
         verdict=verdict,
         said=said,
-        soon=bool(waiting),
+        soon=bool(waiting) and facts.planted is not None and facts.planted <= rules.lag,
         evidence=figures,
         blind=tuple(one.source for one in troubled if one.sight is Sight.BLIND),
         unreachable=tuple(one.source for one in troubled if one.sight is Sight.AWAY),

@@ -25,7 +25,8 @@ LATELY: Final = timedelta(minutes=2)
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What runs. `schema`: the database's revision and the one that this release wants; `versions`: toggle → versions that
-    connected processes go by; `hosting`: what Vercel says is wrong, and `hosted` what it says."""
+    connected processes go by; `hosting`: what Vercel says is wrong, and `hosted` what it says;
+    `certificate`: whether its races were explored (no rule: `toolkit rehearse certify` takes minutes)."""
 
     release: str
     marked: datetime
@@ -37,6 +38,7 @@ class Facts:
     hosted: str = ""
     hosting: Sequence[str] = ()
     hosting_away: str = ""
+    certificate: str = ""
 
     @property
     def versions(self) -> dict[str, set[int]]:
@@ -66,6 +68,7 @@ def look(scene: Scene) -> Facts:
             hosted=hosted,
             hosting=hosting,
             hosting_away=away,
+            certificate=scene.certificate,
         )
 
 
@@ -119,7 +122,7 @@ def judge(facts: Facts, _rules: Rules) -> Judgement:
         verdict=verdict,
         said=said,
         evidence=evidence,
-        notes=(facts.hosted,) if facts.hosted else (),
+        notes=tuple(filter(None, (facts.hosted, facts.certificate))),
         unreachable=("vercel",) if facts.hosting_away else (),
         jobs=tuple(run.job_id for run in facts.runs if run.release != facts.release),
         next=steps,
@@ -138,10 +141,9 @@ def _others(facts: Facts) -> list[str]:
         if run.release not in {facts.release, *known}:
             named[f"worker {run.worker} on {run.host} (release {run.release or 'unknown'})"] = None
     for asked in facts.asked:
-        if asked.release not in {facts.release, *known}:
-            named[
-                f"an importer of release {asked.release or 'unknown'}, which asked for {asked.jobs} jobs"
-            ] = None
+        # A program that asks by SQL need not say its release.
+        if asked.release and asked.release not in {facts.release, *known}:
+            named[f"an importer of release {asked.release}, which asked for {asked.jobs} jobs"] = None
     return list(named)
 
 

@@ -41,6 +41,11 @@ class Facts:
     workers: int
     """Workers with a living heartbeat."""
 
+    @property
+    def waited(self) -> float:
+        """Seconds since the probe was placed."""
+        return (self.now - self.probe.placed_at).total_seconds() if self.probe else 0.0
+
 
 def look(scene: Scene) -> Facts:
     """The broker first: what moves on meanwhile is then seen in the ledger."""
@@ -107,7 +112,7 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
     return Judgement(
         verdict=verdict,
         said=f"{said}; {told}",
-        soon=verdict is Verdict.PENDING,
+        soon=verdict is Verdict.PENDING and (facts.probe is None or facts.waited <= 2 * rules.probe),
         evidence=figures | ({"probe": facts.probe.job_id} if facts.probe else {}),
         jobs=(facts.probe.job_id,) if facts.probe and verdict is not Verdict.PROVEN else (),
         traces=(facts.probe.trace_id,) if facts.probe and facts.probe.trace_id else (),
@@ -121,7 +126,7 @@ def _probe(facts: Facts, rules: Rules) -> tuple[Verdict, str]:
         return Verdict.PENDING, "no probe was sent yet"
     if probe.done_at is not None:
         return _arrived(probe, (probe.done_at - probe.placed_at).total_seconds(), facts.release)
-    waited = (facts.now - probe.placed_at).total_seconds()
+    waited = facts.waited
     verdict, why = Verdict.REGRESSION, "nothing moves"
     if waited <= rules.probe:
         verdict, why = Verdict.PENDING, "it is on its way"
