@@ -151,12 +151,12 @@ def _hosting(app: App) -> Callable[[], Hosted] | None:
 def _certificate(app: App, release: str) -> str:
     """Whether this release has a certificate of its races, for people; it can be told only of the code that is installed here."""
     if app.settings.release != release:
-        return f"certificate: unknown, release {app.settings.release} is installed here"
+        return f"unknown here: release {app.settings.release} is installed here"
     held = held_for(app.settings.certificates, installed.rehearsal())
     if held.path is None or not held.same_code:
-        return "certificate: none for this code (toolkit rehearse certify)"
+        return "no certificate of this code (toolkit rehearse certify)"
     said = f"{held.scenarios} scenarios, {held.schedules:,} schedules, {held.noticed} of {held.mutants} mutants noticed"
-    return f"certificate: {'holds' if held.holds else 'DOES NOT HOLD'}: {said}"
+    return f"certified, {said}" if held.holds else f"the certificate DOES NOT HOLD: {said}"
 
 
 def _dead(runner: str, host: str) -> bool:

@@ -95,6 +95,8 @@ def _after(receipt: Receipt) -> None:
     render.say(
         f"evidence since {words.when(receipt.since)} ({receipt.since_what}); verification {receipt.verification_id}"
     )
+    if receipt.certificate:
+        render.say(f"races: {receipt.certificate}")
     for phase, at in receipt.later.items():
         render.say(f"{phase}: not before {words.when(at)}")
     if receipt.left:

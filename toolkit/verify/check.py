@@ -54,7 +54,7 @@ class Target:
 class Scene:
     """What a check may ask. `spec` is the job that is verified. `sightings`: what each detector says of foreign key errors
     and of the one that was planted at `planted_at`; `orders`: the verification's test orders as the ledger and
-    the catalog have them; `hosting` asks Vercel, where it is configured; `certificate` says whether the release has one."""
+    the catalog have them; `hosting` asks Vercel, where it is configured."""
 
     target: Target
     rules: Rules
@@ -66,7 +66,6 @@ class Scene:
     planted_at: datetime | None = None
     orders: Sequence[PlacedOrder] = ()
     hosting: Callable[[], Hosted] | None = None
-    certificate: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,7 +150,6 @@ class Verifier:
             planted_at=self._planted.at if self._planted else None,
             orders=self.desk.orders(),
             hosting=self.hosting,
-            certificate=self.certificate,
         )
 
     def _judge(self, scene: Scene, check: Check) -> Finding:
@@ -215,6 +214,7 @@ class Verifier:
             findings=findings,
             later={phase: at for phase, at in later.items() if phase not in shown},
             events=target.events,
+            certificate=self.certificate,
             sources={one.source: sight(one) for one in scene.sightings},
             test_orders=len(scene.orders),
             left=sum(order.cleaned_at is None for order in scene.orders),

@@ -129,6 +129,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, str] = {}
     """Each source in use and how it is: `seen in 0.4 s`, `blind: …`, `does not answer: …`."""
     rescues: tuple[Rescue, ...] = ()
+    certificate: str = ""
+    """Whether the races of this release's code were explored (`toolkit rehearse certify`); not a verdict's business."""
     test_orders: int = 0
     left: int = 0
     """Rows of test orders that are still in the catalog."""

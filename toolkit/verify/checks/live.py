@@ -25,8 +25,7 @@ LATELY: Final = timedelta(minutes=2)
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What runs. `schema`: the database's revision and the one that this release wants; `versions`: toggle → versions that
-    connected processes go by; `hosting`: what Vercel says is wrong, and `hosted` what it says;
-    `certificate`: whether its races were explored (no rule: `toolkit rehearse certify` takes minutes)."""
+    connected processes go by; `hosting`: what Vercel says is wrong, and `hosted` what it says."""
 
     release: str
     marked: datetime
@@ -38,7 +37,6 @@ class Facts:
     hosted: str = ""
     hosting: Sequence[str] = ()
     hosting_away: str = ""
-    certificate: str = ""
 
     @property
     def versions(self) -> dict[str, set[int]]:
@@ -68,7 +66,6 @@ def look(scene: Scene) -> Facts:
             hosted=hosted,
             hosting=hosting,
             hosting_away=away,
-            certificate=scene.certificate,
         )
 
 
@@ -122,7 +119,7 @@ def judge(facts: Facts, _rules: Rules) -> Judgement:
         verdict=verdict,
         said=said,
         evidence=evidence,
-        notes=tuple(filter(None, (facts.hosted, facts.certificate))),
+        notes=(facts.hosted,) if facts.hosted else (),
         unreachable=("vercel",) if facts.hosting_away else (),
         jobs=tuple(run.job_id for run in facts.runs if run.release != facts.release),
         next=steps,

@@ -104,7 +104,8 @@ def _events(receipt: Receipt) -> str:
 def _about(receipt: Receipt) -> str:
     later = "".join(f"; {escaped(phase)} not before {words.when(at)}" for phase, at in receipt.later.items())
     left = f"; **{receipt.left} rows of test orders still in the catalog**" if receipt.left else ""
+    races = f"; races: {escaped(receipt.certificate)}" if receipt.certificate else ""
     return (
         f"Evidence since {words.when(receipt.since)} ({escaped(receipt.since_what)}), looked at"
-        f" {words.when(receipt.looked_at)} by {escaped(receipt.who)}; verification {receipt.verification_id}{later}{left}"
+        f" {words.when(receipt.looked_at)} by {escaped(receipt.who)}; verification {receipt.verification_id}{later}{left}{races}"
     )  # fmt: skip
