@@ -37,7 +37,7 @@ from toolkit.verify.verdict import Finding, Judgement, Moment, Plots, Receipt, V
 from toolkit.verify.window import due, events, restarted
 
 AGAIN = timedelta(minutes=15)
-"""A violation is planted again after so long: a detector may have gone blind meanwhile."""
+"""A violation is planted again, and a probe sent, after so long: much may have gone blind or stopped meanwhile."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,19 +81,23 @@ class Verifier:
             )
         if self._trying:
             self.desk.clean(all_that_are_over=True)
-            self._plant()
-            self._place_once("probe", Phase.IMMEDIATE)
-            self._place_once("end-to-end", Phase.SHORT_TERM, size=3)
+            self._try()
+            self._place("end-to-end", Phase.SHORT_TERM, size=3)
 
     @property
     def _trying(self) -> bool:
         return self.spec.verify is not None
 
-    def _place_once(self, purpose: str, phase: Phase, *, size: int = 1) -> None:
-        """The one test order of that purpose, unless it is there already."""
-        if not any(check.phase is phase for check in self.checks):
-            return
-        if not any(order.purpose == purpose and order.cleaned_at is None for order in self.desk.orders()):
+    def _try(self) -> None:
+        """What is to be seen at work: the planted violation, and a probe."""
+        self._plant()
+        self._place("probe", Phase.IMMEDIATE, within=AGAIN)
+
+    def _place(self, purpose: str, phase: Phase, *, size: int = 1, within: timedelta = timedelta.max) -> None:
+        """A test order of that purpose for this phase's checks, unless one was placed `within` that time."""
+        wanted = any(check.phase is phase for check in self.checks)
+        there = [one for one in self.desk.orders() if one.purpose == purpose and one.cleaned_at is None]
+        if wanted and not any(self.desk.now() - one.placed_at < within for one in there):
             self.desk.place(purpose, size=size)
 
     def _plant(self) -> None:
@@ -124,7 +128,7 @@ class Verifier:
             proven = verifications.last_proven(session, other_than=self.verification.release)
         if self._planted is not None:
             if now - self._planted.at > AGAIN:
-                self._plant()
+                self._try()
             with self.database.session() as session:
                 self._planted = control.planted(session, self._planted.job_id)
         target = Target(
