@@ -18,6 +18,7 @@ from toolkit.broker.keeper import Keeper, Outages
 from toolkit.broker.reconcile import Reconciler
 from toolkit.broker.relay import Doorbell, Relay
 from toolkit.broker.span_store import SpanStore
+from toolkit.ledger import runs
 from toolkit.telemetry import catalog
 from toolkit.toggle.gauges import ToggleGauges
 from toolkit.verify.gauge import VerdictGauge
@@ -29,6 +30,11 @@ def supervise(app: App, processes: int) -> int:
     connection.check(app.broker, app.redis_url)
     settings = app.settings
     metrics = app.metrics
+    with app.database.session() as session:
+        for spec in app.registry:
+            # A host that starts has not forgotten when it last went well.
+            if succeeded := runs.last_success(session, spec.name):
+                metrics.set_last_success(spec.name, succeeded.timestamp())
     identity = supervisor.identity(app.host)
     watcher = app.watch("supervisor", identity)
     gauges = ToggleGauges(watcher, metrics, app.log, lambda: datetime.now(UTC))

@@ -112,3 +112,14 @@ def test_retries_come_when_they_are_due(
         ).fetchone()
         assert row is not None
         assert -1 < row[0] < 3
+
+
+def test_a_host_that_starts_knows_when_the_job_last_went_well(
+    database_url: str, redis_url: str, tmp_path: Path, connection: psycopg.Connection
+) -> None:
+    with worker_host(database_url, redis_url, tmp_path / "first"):
+        job = ask(connection, new_order(connection, 1))
+        eventually(lambda: ended_runs(connection, job) == [("processed", "")])
+    row = connection.execute("SELECT extract(epoch FROM finished_at)::float8 FROM toolkit.run").fetchone()
+    with worker_host(database_url, redis_url, tmp_path / "second") as host:
+        assert row == (host.metric("job_last_success_timestamp_seconds"),)

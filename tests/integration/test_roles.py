@@ -3,6 +3,9 @@ role."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -127,3 +130,14 @@ def test_an_observer_sees_the_orders_tables_and_no_other_of_the_shop(
             observer.execute('SELECT FROM "Session"')
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             observer.execute("UPDATE toolkit.intent SET done_at = now()")
+
+
+def test_a_login_without_the_right_is_told_so_without_a_traceback(database_url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "toolkit.cli", "toggle", "off", "--reason", "drill"],
+        env=os.environ | {"DATABASE_URL": as_role(database_url, "toolkit_observer"), "REDIS_URL": "redis://127.0.0.1:1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "this login may not do that" in done.stderr
+    assert "Traceback" not in done.stderr

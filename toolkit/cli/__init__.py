@@ -116,7 +116,21 @@ def main() -> None:
         # `toolkit … | head`: whoever read has enough. Python would complain once more while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
+    except Exception as error:
+        if not _may_not(error):
+            raise
+        _complain(
+            f"this login may not do that: {error}".partition("\n")[0],
+            "GRANT one of the roles in toolkit/ledger/roles.sql to it",
+        )
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _may_not(error: Exception) -> bool:
+    """PostgreSQL refused for want of a right (42501), told by psycopg or through SQLAlchemy; neither is imported for it."""
+    cause = getattr(error, "orig", None) or error
+    return getattr(cause, "sqlstate", None) == "42501"
 
 
 def _complain(message: str, remedy: str) -> None:

@@ -125,6 +125,17 @@ def renew(session: Session, workers: Sequence[str], lease: float) -> int:
     ).rowcount
 
 
+def last_success(session: Session, job_name: str) -> datetime | None:
+    """When the job last came to a good end; None when it never did, or not in the newest 10,000 runs."""
+    row: Any = session.execute(
+        "SELECT max(finished_at) FILTER (WHERE outcome IN ('processed', 'skipped') AND job_name = %s)"
+        " FROM (SELECT * FROM toolkit.run ORDER BY started_at DESC LIMIT 10000) newest",
+        (job_name,),
+    ).fetchone()
+    moment: datetime | None = row[0]
+    return moment
+
+
 def lose(session: Session, worker: str, error_type: str) -> list[str]:
     """Close the open runs of a worker process that died; `error_type` is the signal's name. Returns their job ids."""
     return [

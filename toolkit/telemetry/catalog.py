@@ -164,8 +164,6 @@ METRICS: Final = (
 # Span names
 
 SPAN_BEGIN: Final = "begin run"
-SPAN_FINISH: Final = "finish run"
-SPAN_WRITE: Final = "guarded write"
 
 # Attribute keys: semantic conventions where there are any, `job.…` otherwise
 
@@ -238,7 +236,6 @@ RUN_SUPERSEDED = LogEvent(
     "run.superseded", "⚠️  run {number} was given up as lost meanwhile; another run has the job", "warning"
 )
 RUN_LOST = LogEvent("run.lost", "💀 {job_name} lost: {error_type}; it will run again", "error")
-JOB_ENQUEUED = LogEvent("job.enqueued", "📮 {job_name} asked for")
 JOB_REFUSED = LogEvent("job.refused", "❌ {job_name} refused: {error_message}", "error")
 SUPERVISOR_STARTED = LogEvent("supervisor.started", "🚀 {processes} worker processes on {queues}")
 SUPERVISOR_STOPPING = LogEvent("supervisor.stopping", "🛑 stopping on {signal}, running jobs finish first")
@@ -281,7 +278,6 @@ TOGGLE_TAKEN_BACK = LogEvent("toggle.taken_back", "🔀 {toggle}: {count} queued
 TOGGLE_RECLAIMED = LogEvent(
     "toggle.reclaimed", "🔀 {toggle}: {count} jobs done here, {left} left to the workers"
 )
-TELEMETRY_DROPPED = LogEvent("telemetry.dropped", "🕳️  {count} {signal} dropped: {dropped_because}", "warning")
 FOREIGN = LogEvent("log.message", "{logger}: {message}", "warning")
 """What other libraries say through the standard library's logging, at WARNING and above."""
 
