@@ -366,7 +366,9 @@ def test_a_worker_is_seen_by_name_and_does_away_with_the_complaint(
 
 def test_lost_runs_and_old_intents_are_wrong(toolkit: Toolkit, session: Session) -> None:
     job_id = ask(session)
-    session.execute("UPDATE toolkit.intent SET created_at = created_at - interval '31 s'")
+    session.execute(
+        "UPDATE toolkit.intent SET created_at = created_at - interval '31 s', due_at = due_at - interval '31 s'"
+    )
     begin(session, job_id, worker="doomed")
     runs.lose(session, "doomed", "SIGKILL")
     done = toolkit("status")
