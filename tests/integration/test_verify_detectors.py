@@ -21,6 +21,7 @@ from tests.ledger_rows import FK_FAILURE
 from tests.orders import ask, ended_runs, new_order
 from tests.prometheus import Prometheus as Server
 from tests.prometheus import prometheus
+from tests.verifying import SWALLOWED
 from tests.web import Web, serving
 from toolkit.broker import census
 from toolkit.embedded.servers import Servers
@@ -53,14 +54,6 @@ CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE TRIGGER refuse BEFORE INSERT ON "ProductImage" FOR EACH ROW EXECUTE FUNCTION refuse()"""
 """A foreign key error in a real run: the job as it is can make none."""
-SWALLOWED = """
-CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    NEW.outcome := 'processed';
-    NEW.sqlstate := NULL;
-    NEW.constraint_name := NULL;
-    RETURN NEW;
-END $$;
-CREATE TRIGGER swallow BEFORE UPDATE ON toolkit.run FOR EACH ROW WHEN (NEW.sqlstate LIKE '23%') EXECUTE FUNCTION swallow()"""
 
 
 @dataclass
