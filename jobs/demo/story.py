@@ -289,7 +289,10 @@ def _next(play: Play, order: Order) -> None:
             (command(f"toolkit trace {order.job_id}"), "the waterfall again"),
             (command("toolkit jobs"), "every job so far"),
             (command("toolkit status"), "servers, workers, queue, settings"),
-            (command("toolkit worker"), "in another terminal; then toolkit verify-deploy --top-up: is this deployment good?"),
+            (
+                command("toolkit worker"),
+                "in another terminal; then toolkit verify-deploy --top-up: is this deployment good?",
+            ),
             ("toolkit demo --incident", "the production incident, beside the fix"),
             (command("toolkit down"), "stop the servers; the data stay"),
         ]
