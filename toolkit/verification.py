@@ -113,6 +113,7 @@ def verifier(app: App, verification: Verification, asked: Asked, what: str) -> V
             trace_id, job_id, "", data, count
         ),
         switched_off=settings.switched_off(spec.toggle),
+        here=settings.release,
     )
     return Verifier(
         verification=verification,

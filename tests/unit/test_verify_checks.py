@@ -277,7 +277,7 @@ def test_an_order_cleaned_away_before_the_look_proves_nothing() -> None:
 
 
 def test_a_job_without_test_orders_is_inconclusive() -> None:
-    facts = end_to_end.Facts(now=NOW, release="r2", queue="images", tried=False)
+    facts = end_to_end.Facts(now=NOW, release="r2", queue="images", untried="the job has no test orders")
     assert end_to_end.judge(facts, RULES).verdict is Verdict.INCONCLUSIVE
 
 

@@ -277,6 +277,14 @@ def to_clean(session: Session, verification_id: int | None = None) -> list[str]:
     return [row[0] for row in rows]
 
 
+def any_placed(session: Session) -> bool:
+    """True while a test order of any verification is in the catalog."""
+    row: Any = session.execute(
+        "SELECT EXISTS (SELECT FROM toolkit.test_order WHERE cleaned_at IS NULL)"
+    ).fetchone()
+    return bool(row[0])
+
+
 def cleaned(session: Session, subjects: Sequence[str]) -> None:
     """These test orders are gone from the catalog."""
     session.execute(

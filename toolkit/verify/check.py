@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from toolkit.verify.rules import Rules
 from toolkit.verify.verdict import Event, Judgement
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from toolkit.ledger.verifications import PlacedOrder
     from toolkit.verify.adapters.vercel import Hosted
     from toolkit.verify.detect import Sighting
+
+
+ROLLING: Final = timedelta(minutes=5)
+"""A deployment may take so long until everybody is of the new release."""
 
 
 class Phase(StrEnum):
@@ -54,7 +58,7 @@ class Target:
 class Scene:
     """What a check may ask. `spec` is the job that is verified. `sightings`: what each detector says of foreign key errors
     and of the one that was planted at `planted_at`; `orders`: the verification's test orders as the ledger and
-    the catalog have them; `hosting` asks Vercel, where it is configured."""
+    the catalog have them; `untried`: why none can be placed ('' when they can); `hosting` asks Vercel, where it is configured."""
 
     target: Target
     rules: Rules
@@ -65,6 +69,7 @@ class Scene:
     sightings: Sequence[Sighting] = ()
     planted_at: datetime | None = None
     orders: Sequence[PlacedOrder] = ()
+    untried: str = ""
     hosting: Callable[[], Hosted] | None = None
 
 
@@ -72,7 +77,8 @@ class Scene:
 class Check:
     """One line of the checklist. `symptom`: what of the incident it guards against; `rule`: when it holds, in one sentence;
     `runbook`: the page for when it does not; `confounded`: kinds of event that restart its clock; `fed`: test orders are
-    evidence for it, and it says how much it has and needs (`have`, `need`)."""
+    evidence for it, and it says how much it has and needs (`have`, `need`); `order`: the purpose of the one test order that it
+    looks at ('' for none); `planted`: it asks the detectors of a planted violation."""
 
     name: str
     phase: Phase
@@ -82,4 +88,6 @@ class Check:
     look: Callable[[Scene], Any]
     judge: Callable[[Any, Rules], Judgement]
     fed: bool = False
+    order: str = ""
+    planted: bool = False
     confounded: frozenset[str] = frozenset({"deployment", "rollback", "flip"})

@@ -2,7 +2,8 @@
 
 A test order and its row in toolkit.test_order are written in one transaction, numbered within the verification, so that a
 runner which is killed anywhere and goes on elsewhere doubles none. Its name is `FF-<verification>-<number>`. Jobs go to the
-queue while the toggle is on for anybody; else they are done inline, as an importer does.
+queue while the toggle is on for anybody; else they are done inline, as an importer does: by the release that is installed here,
+so none is placed for another.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from toolkit.errors import UsageError
 from toolkit.jobspec import JobSpec, OrderSeen, VerifyHooks
 from toolkit.ledger import intents, toggles, verifications
 from toolkit.ledger.database import Database
+from toolkit.ledger.reading import reading
 from toolkit.ledger.verifications import PlacedOrder
 from toolkit.run import Mode
 from toolkit.telemetry import catalog
@@ -27,8 +29,8 @@ from toolkit.telemetry.traces import Tracing, inject
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderDesk:
-    """Places test orders of one job for one verification. `inline` performs a job in this process; `spans` keeps what was
-    traced: (trace id, job id, OTLP bytes, count)."""
+    """Places test orders of one job for one verification. `here`: the release installed here ('' for the same); `inline`
+    performs a job in this process; `spans` keeps what was traced: (trace id, job id, OTLP bytes, count)."""
 
     database: Database
     spec: JobSpec
@@ -39,6 +41,7 @@ class OrderDesk:
     inline: Callable[[str], object]
     spans: Callable[[str, str, bytes, int], None]
     switched_off: bool = False
+    here: str = ""
 
     @property
     def hooks(self) -> VerifyHooks:
@@ -56,6 +59,14 @@ class OrderDesk:
         with self.database.session() as session:
             standing = toggles.read(session, [self.spec.toggle]).get(self.spec.toggle)
         return Mode.ASYNC if standing is None or standing.enabled else Mode.SYNC
+
+    def untried(self) -> str:
+        """Why no test order can be placed; '' when one can."""
+        if self.spec.verify is None:
+            return f"job {self.spec.name} has no test orders: give its JobSpec `verify=VerifyHooks(…)`"
+        if self.here not in {"", self.release} and self.mode() is Mode.SYNC:
+            return f"asynchronous processing is off, and release {self.here} is installed here: verify {self.release} where it is"
+        return ""
 
     def place(self, purpose: str, *, size: int = 1) -> int:
         """Place one, do it inline where that is the mode, and return its number."""
@@ -108,11 +119,13 @@ class OrderDesk:
 
     def clean(self, *, all_that_are_over: bool = False) -> int:
         """Take this verification's orders out of the catalog (`all_that_are_over`: others' too, that nobody will); their runs
-        stay in the ledger. Returns the rows that are still there."""
+        stay in the ledger. Returns the rows that are still there, but for those of another verification under way."""
         with self.database.session() as session, session.transaction():
             subjects = verifications.to_clean(session, None if all_that_are_over else self.verification_id)
             if subjects:
                 self.hooks.clean(session, subjects)
                 verifications.cleaned(session, subjects)
-        with self.database.session() as session:
+        with reading(self.database) as session:  # one snapshot: a row and its test order come and go together
+            if verifications.any_placed(session):
+                return len(self.hooks.seen(session, subjects))
             return self.hooks.left(session)

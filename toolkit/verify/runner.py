@@ -13,7 +13,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 import redis
@@ -25,10 +26,12 @@ from toolkit.ledger import plots, toggles, verifications
 from toolkit.ledger.database import Database
 from toolkit.ledger.reading import clock, reading
 from toolkit.ledger.verifications import Verification
+from toolkit.run import Mode
 from toolkit.verify import control, rescue
 from toolkit.verify.adapters.vercel import Hosted
 from toolkit.verify.asked import Asked
 from toolkit.verify.check import Check, Phase, Scene, Target
+from toolkit.verify.checks import end_to_end, queue_processing
 from toolkit.verify.detect import Detector, Planted, Sight, Sighting
 from toolkit.verify.orders import OrderDesk
 from toolkit.verify.rules import Rules
@@ -36,8 +39,12 @@ from toolkit.verify.topup import to_place
 from toolkit.verify.verdict import Finding, Judgement, Moment, Plots, Receipt, Verdict, combined, settled
 from toolkit.verify.window import due, events, restarted
 
-AGAIN = timedelta(minutes=15)
+AGAIN: Final = timedelta(minutes=15)
 """A violation is planted again, and a probe sent, after so long: much may have gone blind or stopped meanwhile."""
+PROBED: Final = timedelta(seconds=5)
+"""After so long another probe is sent, if a worker of another release took the last one."""
+SIZES: Final = {queue_processing.PURPOSE: 1, end_to_end.PURPOSE: 3}
+"""Products in a test order, by its purpose."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,7 +69,9 @@ class Verifier:
     hosting: Callable[[], Hosted] | None = None
     certificate: str = ""
     _planted: Planted | None = field(default=None, init=False)
+    _tried: datetime | None = field(default=None, init=False)
     _looked: float = field(default=0.0, init=False)
+    _feeding: bool = field(default=False, init=False)
     _target: Target | None = field(default=None, init=False)
 
     @property
@@ -82,7 +91,7 @@ class Verifier:
         if self._trying:
             self.desk.clean(all_that_are_over=True)
             self._try()
-            self._place("end-to-end", Phase.SHORT_TERM, size=3)
+            self._place(end_to_end.PURPOSE)
 
     @property
     def _trying(self) -> bool:
@@ -90,15 +99,17 @@ class Verifier:
 
     def _try(self) -> None:
         """What is to be seen at work: the planted violation, and a probe."""
-        self._plant()
-        self._place("probe", Phase.IMMEDIATE, within=AGAIN)
+        if any(check.planted for check in self.checks):
+            self._plant()
+        self._place(queue_processing.PURPOSE, within=AGAIN)
 
-    def _place(self, purpose: str, phase: Phase, *, size: int = 1, within: timedelta = timedelta.max) -> None:
-        """A test order of that purpose for this phase's checks, unless one was placed `within` that time."""
-        wanted = any(check.phase is phase for check in self.checks)
+    def _place(self, purpose: str, *, within: timedelta = timedelta.max) -> None:
+        """A test order of that purpose, if a check looks at it, it can be placed, and none was `within` that time."""
+        if not any(check.order == purpose for check in self.checks) or self.desk.untried():
+            return
         there = [one for one in self.desk.orders() if one.purpose == purpose and one.cleaned_at is None]
-        if wanted and not any(self.desk.now() - one.placed_at < within for one in there):
-            self.desk.place(purpose, size=size)
+        if not any(self.desk.now() - one.placed_at < within for one in there):
+            self.desk.place(purpose, size=SIZES[purpose])
 
     def _plant(self) -> None:
         with self.database.session() as session, session.transaction():
@@ -114,8 +125,11 @@ class Verifier:
         scene = self._scene()
         self._target = scene.target
         findings = tuple(self._judge(scene, check) for check in self.checks)
-        if self.asked.top_up:
-            self._top_up(findings, scene)
+        if not scene.untried:
+            if self.asked.top_up:
+                self._top_up(findings, scene)
+            if self.asked.watch:
+                self._probe_again(scene)
         receipt = self._receipt(scene, findings)
         self._save(receipt, finished=False)
         return receipt
@@ -126,9 +140,11 @@ class Verifier:
             deployments = verifications.deployments(session)
             flips = toggles.history(session, self.spec.toggle) if self.spec.toggle else []
             proven = verifications.last_proven(session, other_than=self.verification.release)
+        self._tried = self._tried or now
+        if self._trying and now - self._tried > AGAIN:
+            self._tried = now
+            self._try()
         if self._planted is not None:
-            if now - self._planted.at > AGAIN:
-                self._try()
             with self.database.session() as session:
                 self._planted = control.planted(session, self._planted.job_id)
         target = Target(
@@ -150,9 +166,11 @@ class Verifier:
             sightings=[
                 detector.look(target.release, target.since, self._planted, now, self.rules.lag)
                 for detector in self.detectors
+                if any(check.planted for check in self.checks)
             ],
             planted_at=self._planted.at if self._planted else None,
             orders=self.desk.orders(),
+            untried=self.desk.untried(),
             hosting=self.hosting,
         )
 
@@ -188,15 +206,26 @@ class Verifier:
         """Place as many test orders as the rate allows since the last look."""
         now = self.monotonic()
         passed, self._looked = now - (self._looked or now - 1.0), now
-        for _ in range(to_place(self._fed(findings), scene.orders, rate=self.asked.rate, seconds=passed)):
+        placed = to_place(self._fed(findings), scene.orders, rate=self.asked.rate, seconds=passed)
+        for _ in range(placed):
             self.desk.place("top-up")
-
-    def topping_up(self, receipt: Receipt) -> bool:
-        """True while test orders are still to be placed, or on their way."""
-        return self.asked.top_up and (
-            to_place(self._fed(receipt.findings), self.desk.orders(), rate=self.asked.rate, seconds=1.0) > 0
-            or any(order.purpose == "top-up" and order.done_at is None for order in self.desk.orders())
+        # By what this look saw: an order that ended since then is evidence that nobody has looked at yet.
+        self._feeding = placed > 0 or any(
+            order.purpose == "top-up" and order.done_at is None for order in scene.orders
         )
+
+    @property
+    def topping_up(self) -> bool:
+        """True while test orders are still to be placed, or were on their way in the last look."""
+        return self._feeding
+
+    def _probe_again(self, scene: Scene) -> None:
+        """Another probe, where a worker of another release took the last one: a deployment may be rolling."""
+        probes = [order for order in scene.orders if order.purpose == queue_processing.PURPOSE]
+        if not probes or probes[-1].done_at is None or probes[-1].mode == Mode.SYNC:
+            return
+        if probes[-1].release != scene.target.release and scene.target.now - probes[-1].placed_at >= PROBED:
+            self.desk.place(queue_processing.PURPOSE)
 
     # What is kept
 
@@ -221,7 +250,6 @@ class Verifier:
             certificate=self.certificate,
             sources={one.source: sight(one) for one in scene.sightings},
             test_orders=len(scene.orders),
-            left=sum(order.cleaned_at is None for order in scene.orders),
         )
         if verdict is Verdict.REGRESSION:
             with reading(self.database) as session:

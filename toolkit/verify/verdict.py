@@ -133,7 +133,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the races of this release's code were explored (`toolkit rehearse certify`); not a verdict's business."""
     test_orders: int = 0
     left: int = 0
-    """Rows of test orders that are still in the catalog."""
+    """Rows of test orders that are in the catalog still, at the end."""
     plots: Plots = Plots()
 
     @property

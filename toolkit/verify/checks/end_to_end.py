@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from toolkit.ledger import evidence as ledger
 from toolkit.ledger import traces
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from toolkit.ledger.verifications import PlacedOrder
     from toolkit.telemetry.otlp import SpanRow
 
-PURPOSE = "end-to-end"
+PURPOSE: Final = "end-to-end"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """`order` is None before one was placed, `seen` while (or when no longer) it is in the catalog. `spans`: those kept of the
     trace that it was asked for in; `torn`: why they cannot be read. `promised`, `workflow`: seconds, of the job's hooks;
-    `tried`: the job has hooks at all."""
+    `untried`: why no order can be placed."""
 
     now: datetime
     release: str
     queue: str
-    tried: bool = True
+    untried: str = ""
     promised: float = 0.0
     workflow: float = 0.0
     order: PlacedOrder | None = None
@@ -82,7 +82,7 @@ def look(scene: Scene) -> Facts:
 
     target, hooks = scene.target, scene.spec.verify
     if hooks is None:
-        return Facts(now=target.now, release=target.release, queue=scene.spec.queue, tried=False)
+        return Facts(now=target.now, release=target.release, queue=scene.spec.queue, untried=scene.untried)
     orders = [order for order in scene.orders if order.purpose == PURPOSE]
     order = orders[-1] if orders else None
     seen: Sequence[OrderSeen] = ()
@@ -102,6 +102,7 @@ def look(scene: Scene) -> Facts:
         now=target.now,
         release=target.release,
         queue=scene.spec.queue,
+        untried=scene.untried,
         promised=hooks.promised,
         workflow=hooks.workflow,
         order=order,
@@ -115,9 +116,8 @@ def look(scene: Scene) -> Facts:
 def judge(facts: Facts, rules: Rules) -> Judgement:
     """Pure. What is wrong is told before what is missing."""
     order = facts.order
-    if not facts.tried:
-        said = "the job has no test orders: give its JobSpec `verify=VerifyHooks(…)`"
-        return Judgement(verdict=Verdict.INCONCLUSIVE, said=said)
+    if order is None and facts.untried:
+        return Judgement(verdict=Verdict.INCONCLUSIVE, said=facts.untried)
     if order is None:
         return Judgement(verdict=Verdict.PENDING, said="no test order was placed yet", evidence=facts.figures)
     if wrong := [*_late(facts, order), *_wrong(facts, order)]:
@@ -237,5 +237,6 @@ CHECK = Check(
     runbook="ImagesMissing",
     look=look,
     judge=judge,
+    order=PURPOSE,
     confounded=frozenset(),  # its order is younger than the verification
 )

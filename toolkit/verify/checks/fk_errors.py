@@ -139,6 +139,7 @@ CHECK = Check(
     look=look,
     judge=judge,
     fed=True,
+    planted=True,
     confounded=frozenset(),  # errors are charged to the release that made them, whatever happened in between
 )
 CHECK_MORE = Check(
@@ -150,5 +151,6 @@ CHECK_MORE = Check(
     look=look,
     judge=judge_more,
     fed=True,
+    planted=True,
     confounded=frozenset(),
 )

@@ -12,12 +12,10 @@ from toolkit.ledger import liveness
 from toolkit.ledger.liveness import Asked, LastRun, Process
 from toolkit.ledger.migrate import current, head
 from toolkit.ledger.reading import reading
-from toolkit.verify.check import Check, Phase, Scene
+from toolkit.verify.check import ROLLING, Check, Phase, Scene
 from toolkit.verify.rules import Rules
 from toolkit.verify.verdict import Judgement, Verdict
 
-ROLLING: Final = timedelta(minutes=5)
-"""A deployment may take so long until everybody is of the new release."""
 LATELY: Final = timedelta(minutes=2)
 """A run or an order of an old release this long ago says that it still works."""
 

@@ -141,5 +141,6 @@ CHECK = Check(
     runbook="ErrorBudgetBurnFast",
     look=look,
     judge=judge,
+    fed=True,
     confounded=frozenset(),  # errors are charged to the release that made them, whatever happened in between
 )

@@ -16,7 +16,7 @@ from toolkit.ledger.liveness import Account
 from toolkit.ledger.reading import reading
 from toolkit.ledger.verifications import PlacedOrder
 from toolkit.run import Outcome
-from toolkit.verify.check import Check, Phase, Scene
+from toolkit.verify.check import ROLLING, Check, Phase, Scene
 from toolkit.verify.rules import Rules
 from toolkit.verify.verdict import Judgement, Verdict
 
@@ -26,12 +26,17 @@ SETTLE: Final = timedelta(seconds=10)
 """A job pushed this long ago has arrived."""
 
 
-@dataclass(frozen=True, slots=True)
+PURPOSE: Final = "probe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """`nowhere`: open jobs that the broker should have and has not; `oldest`: seconds that the oldest job has waited, in the
-    broker or before it; `moved`: runs that began and ended since the probe was placed."""
+    """`marked`: since when the release is; `nowhere`: open jobs that the broker should have and has not; `oldest`: seconds that
+    the oldest job has waited, in the broker or before it; `moved`: runs that began and ended since the probe was placed;
+    `untried`: why none can be placed."""
 
     now: datetime
+    marked: datetime
     release: str
     account: Account
     nowhere: tuple[str, ...]
@@ -40,6 +45,7 @@ class Facts:
     moved: int
     workers: int
     """Workers with a living heartbeat."""
+    untried: str = ""
 
     @property
     def waited(self) -> float:
@@ -53,7 +59,7 @@ def look(scene: Scene) -> Facts:
     resting, passing = view.known_ids(scene.broker, queue)
     waiting = view.queue_view(scene.broker, queue, target.now)
     workers = view.workers(scene.broker, [queue], target.now)
-    probes = [order for order in scene.orders if order.purpose == "probe"]
+    probes = [order for order in scene.orders if order.purpose == PURPOSE]
     probe = probes[-1] if probes else None
     with reading(scene.database) as session:
         account = liveness.account(session, max(target.since, target.now - SPAN), target.now, name)
@@ -66,6 +72,7 @@ def look(scene: Scene) -> Facts:
         moved = liveness.ended_after(session, probe.placed_at, name) if probe else 0
     return Facts(
         now=target.now,
+        marked=target.since,
         release=target.release,
         account=account,
         nowhere=tuple(lacking),
@@ -73,6 +80,7 @@ def look(scene: Scene) -> Facts:
         probe=probe,
         moved=moved,
         workers=sum(worker.state != "dead" and worker.heartbeat_age < 60 for worker in workers),
+        untried=scene.untried,
     )
 
 
@@ -112,7 +120,7 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
     return Judgement(
         verdict=verdict,
         said=f"{said}; {told}",
-        soon=verdict is Verdict.PENDING and (facts.probe is None or facts.waited <= 2 * rules.probe),
+        soon=verdict is Verdict.PENDING and not _done(facts.probe) and facts.waited <= 2 * rules.probe,
         evidence=figures | ({"probe": facts.probe.job_id} if facts.probe else {}),
         jobs=(facts.probe.job_id,) if facts.probe and verdict is not Verdict.PROVEN else (),
         traces=(facts.probe.trace_id,) if facts.probe and facts.probe.trace_id else (),
@@ -123,9 +131,13 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
 def _probe(facts: Facts, rules: Rules) -> tuple[Verdict, str]:
     probe = facts.probe
     if probe is None:
-        return Verdict.PENDING, "no probe was sent yet"
+        return (
+            (Verdict.INCONCLUSIVE, facts.untried)
+            if facts.untried
+            else (Verdict.PENDING, "no probe was sent yet")
+        )
     if probe.done_at is not None:
-        return _arrived(probe, (probe.done_at - probe.placed_at).total_seconds(), facts.release)
+        return _arrived(facts, probe, (probe.done_at - probe.placed_at).total_seconds())
     waited = facts.waited
     verdict, why = Verdict.REGRESSION, "nothing moves"
     if waited <= rules.probe:
@@ -141,13 +153,22 @@ def _probe(facts: Facts, rules: Rules) -> tuple[Verdict, str]:
     return verdict, f"the probe waits for {waited:.0f} s: {why}"
 
 
-def _arrived(probe: PlacedOrder, took: float, release: str) -> tuple[Verdict, str]:
+def _done(probe: PlacedOrder | None) -> bool:
+    return probe is not None and probe.done_at is not None
+
+
+def _arrived(facts: Facts, probe: PlacedOrder, took: float) -> tuple[Verdict, str]:
     if probe.outcome != Outcome.PROCESSED:
         return Verdict.REGRESSION, f"the probe ended {probe.outcome} ({probe.reason}) after {took:.1f} s"
     if probe.mode == "sync":
         return Verdict.PROVEN, f"a probe went through in {took:.1f} s, inline: asynchronous processing is off"
-    if probe.release != release:
-        return Verdict.REGRESSION, f"the probe was done by release {probe.release}"
+    if probe.release != facts.release:
+        # A rolling deployment: whoever watches sends another probe.
+        rolling = facts.now - facts.marked < ROLLING
+        return (
+            Verdict.PENDING if rolling else Verdict.REGRESSION,
+            f"the probe was done by release {probe.release}",
+        )
     return Verdict.PROVEN, f"a probe went through in {took:.1f} s"
 
 
@@ -159,4 +180,5 @@ CHECK = Check(
     runbook="QueueStuck",
     look=look,
     judge=judge,
+    order=PURPOSE,
 )
