@@ -122,9 +122,11 @@ WITH found AS (
 SELECT coalesce(k.fingerprint, '') AS fingerprint, k.job_name, k.outcome, k.reason, coalesce(k.error_type, '') AS error_type,
     coalesce(k.message, '') AS message, coalesce(k.sqlstate, '') AS sqlstate,
     coalesce(k.constraint_name, '') AS "constraint", k.runs, k.jobs, k.given_up,
-    CASE WHEN k.fingerprint IS NULL THEN EXISTS (
-        SELECT FROM toolkit.run o WHERE o.outcome IN ('failed', 'lost') AND o.fingerprint IS NULL
-        AND o.error_type IS NOT DISTINCT FROM k.error_type AND (o.started_at < %(since)s OR o.release <> %(release)s))
+    -- No EXISTS here: nearly all runs have no fingerprint, so PostgreSQL would read the whole table for one that was lost.
+    CASE WHEN k.fingerprint IS NULL THEN coalesce((
+        SELECT true FROM toolkit.run o WHERE o.outcome IN ('failed', 'lost') AND o.fingerprint IS NULL
+        AND o.error_type IS NOT DISTINCT FROM k.error_type AND (o.started_at < %(since)s OR o.release <> %(release)s)
+        ORDER BY o.fingerprint, o.started_at LIMIT 1), false)
     ELSE EXISTS (
         SELECT FROM toolkit.run o WHERE o.outcome IN ('failed', 'lost') AND o.fingerprint = k.fingerprint
         AND (o.started_at < %(since)s OR o.release <> %(release)s)) END AS known,

@@ -82,17 +82,11 @@ def processes(session: Session) -> list[Process]:
 
 
 def last_runs(session: Session, since: datetime) -> list[LastRun]:
-    """The newest run of each release, of any job, if it began since then."""
-    # A walk along the index from release to release: as many steps as there are releases, whatever the number of runs.
+    """The newest run of each release that began since then, of any job."""
     with session.cursor(row_factory=class_row(LastRun)) as cursor:
         return cursor.execute(
-            "WITH RECURSIVE one AS ("
-            "  (SELECT release FROM toolkit.run ORDER BY release LIMIT 1)"
-            "  UNION ALL SELECT (SELECT r.release FROM toolkit.run r WHERE r.release > one.release ORDER BY r.release LIMIT 1)"
-            "  FROM one WHERE one.release IS NOT NULL)"
-            " SELECT r.release, r.job_id, r.worker, r.host, r.started_at FROM one CROSS JOIN LATERAL ("
-            "   SELECT * FROM toolkit.run r WHERE r.release = one.release ORDER BY r.started_at DESC LIMIT 1) r"
-            " WHERE r.started_at >= %s ORDER BY r.started_at DESC",
+            "SELECT * FROM (SELECT DISTINCT ON (release) release, job_id, worker, host, started_at FROM toolkit.run"
+            " WHERE started_at >= %s ORDER BY release, started_at DESC) newest ORDER BY started_at DESC",
             (since,),
         ).fetchall()
 

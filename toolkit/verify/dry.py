@@ -33,13 +33,13 @@ def asks(checks: Sequence[Check], scene: Callable[[Database], Scene], database: 
         heard: list[str] = []
         trouble = ""
         try:
-            check.look(scene(_Heard(database, heard)))
+            check.look(scene(Heard(database, heard)))
         except ToolkitError as error:
             trouble = str(error)
         yield Asks(check, tuple(heard), trouble)
 
 
-class _Heard(Database):
+class Heard(Database):
     """Another Database whose sessions write down each statement."""
 
     def __init__(self, database: Database, heard: list[str]) -> None:  # builds no engine of its own
