@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from scripts.benchmarks import image_job, logs, rehearse, replay, toggle
+from scripts.benchmarks import image_job, logs, rehearse, replay, toggle, verify
 from toolkit.errors import ToolkitError
 
 
@@ -20,6 +20,7 @@ bench.add_command(toggle.command, "toggle")
 bench.add_command(replay.command, "replay")
 bench.add_command(rehearse.command, "rehearse")
 bench.add_command(logs.command, "logs")
+bench.add_command(verify.command, "verify")
 
 
 def main(arguments: list[str]) -> None:
