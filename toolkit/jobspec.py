@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 
-from toolkit.errors import PayloadRefused, UnknownJob
+from toolkit.errors import PayloadRefused, UnknownJob, UsageError
 from toolkit.run import CORE_SKIP_REASONS, Result
 
 if TYPE_CHECKING:
@@ -260,10 +260,8 @@ class Registry:
 
     @classmethod
     def named(cls, names: str) -> Registry:
-        """The specs at `module:ATTRIBUTE,…`, or the installed ones when `names` is empty."""
-        if not names:
-            return cls.installed()
-        return cls.of(EntryPoint(name, name.strip(), "freshfetch.jobs").load() for name in names.split(","))
+        """The specs at `module:ATTRIBUTE,…`, or the installed ones when `names` is empty. Raises UsageError."""
+        return cls.of(_spec_at(name.strip()) for name in names.split(",")) if names else cls.installed()
 
     @classmethod
     def of(cls, specs: Iterable[JobSpec]) -> Registry:
@@ -300,3 +298,22 @@ class Registry:
 
     def __iter__(self):  # type: ignore[no-untyped-def]  # dataclass with slots: Iterator[JobSpec]
         return iter(self.specs.values())
+
+
+def _spec_at(name: str) -> JobSpec:
+    try:
+        spec = EntryPoint(name, name, "freshfetch.jobs").load()
+    except (
+        ImportError,
+        AttributeError,
+    ) as error:  # AttributeError: also of what is no module:ATTRIBUTE at all
+        raise UsageError(
+            f"TOOLKIT_JOBS names {name!r}, which cannot be loaded: {error}",
+            remedy="module:ATTRIBUTE of each JobSpec, by commas",
+        ) from error
+    if not isinstance(spec, JobSpec):
+        raise UsageError(
+            f"TOOLKIT_JOBS names {name!r}, which is no JobSpec",
+            remedy="module:ATTRIBUTE of each JobSpec, by commas",
+        )
+    return spec

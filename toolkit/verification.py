@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import psutil
 
 from toolkit.app import App
-from toolkit.errors import NotFound, UsageError
+from toolkit.errors import UsageError
 from toolkit.jobspec import JobSpec
 from toolkit.ledger import toggles, verifications
 from toolkit.ledger.database import Database
@@ -51,7 +51,8 @@ def spec_of(app: App, job_name: str = "") -> JobSpec:
 def window_of(
     app: App, release: str | None, since: Callable[[datetime], datetime] | None
 ) -> tuple[Window, datetime]:
-    """The window to verify, and the database's time. Without a release: the one that was marked last, else TOOLKIT_RELEASE."""
+    """The window to verify, and the database's time. Without a release: the one that was marked last, else TOOLKIT_RELEASE.
+    Raises UsageError for a window that has not begun."""
     with reading(app.database) as session:
         now = clock(session)
         marked = verifications.deployments(session)
@@ -59,6 +60,12 @@ def window_of(
         found = window(chosen, marked, verifications.first_run(session, chosen), now)
     if since is not None:
         found = Window(chosen, since(now), "--since")
+    if found.since > now:
+        raise UsageError(
+            f"evidence of release {chosen} counts from {found.since:%Y-%m-%d %H:%M:%S} UTC ({found.what}), and it is"
+            f" {now:%Y-%m-%d %H:%M:%S} UTC",
+            remedy="wait until then, or name another time: --since 15m",
+        )
     return found, now
 
 
@@ -89,11 +96,11 @@ def begin(app: App, found: Window, asked: Asked) -> Verification:
 
 
 def find(app: App, verification_id: int) -> Verification:
-    """That verification. Raises NotFound."""
+    """That verification. Raises UsageError: exit code 1 would say regression."""
     with app.database.session() as session:
         verification = verifications.find(session, verification_id)
     if verification is None:
-        raise NotFound(f"there is no verification {verification_id}", remedy="toolkit verify-deploy --list")
+        raise UsageError(f"there is no verification {verification_id}", remedy="toolkit verify-deploy --list")
     return verification
 
 

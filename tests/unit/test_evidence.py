@@ -545,6 +545,7 @@ def test_the_pace_says_how_long_the_rest_takes() -> None:
     assert some.seconds_left == pytest.approx(28 / 2.1 * 60)
     assert pace(0, 59, 300).seconds_left is None
     assert pace(3, 59, 0).seconds_left is None
+    assert pace(2, 59, 1).words == ""  # a probe and a test order
     assert pace(59, 59, 300).seconds_left == 0
 
 

@@ -489,9 +489,9 @@ def test_all_looks_together_spend_less_than_alpha() -> None:
 
 
 def test_what_is_left_is_told_in_minutes_and_not_when_nothing_is_known() -> None:
-    assert looks.left(Pace(2.1, 840.0)) == ", about 14 min left at 2.1/min"
-    assert looks.left(Pace(60.0, 12.0)) == ", about 12 s left at 60.0/min"
-    assert looks.left(Pace(0.0, None)) == looks.left(Pace(5.0, 0.0)) == ""
+    assert Pace(2.1, 840.0).words == ", about 14 min left at 2.1/min"
+    assert Pace(60.0, 12.0).words == ", about 12 s left at 60.0/min"
+    assert Pace(0.0, None).words == Pace(5.0, 0.0).words == ""
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,23 @@ from toolkit.errors import UsageError
 @json_option
 @click.pass_context
 def mark(ctx: click.Context, *, release: str, at: Since | None, note: str, as_json: bool) -> int:
-    """Record a deployment (or a rollback: a release that was there before). Evidence for the release counts from here."""
+    """Record a deployment (or a rollback: a release that was there before). Evidence for the release counts from here.
+
+    Marked again within an hour, it is still the one deployment, and counts from its first mark.
+    """
     from toolkit.ledger import audit, verifications
     from toolkit.ledger.reading import clock
 
     with App(settings_of(ctx)) as app:
         app.require_schema()
         with app.database.session() as session, session.transaction():
-            when = at.moment(clock(session)) if at else None
+            now = clock(session)
+            when = at.moment(now) if at else None
+            if when is not None and when > now:
+                raise UsageError(
+                    f"--at {at and at.text}: that is still to come; it is {now:%Y-%m-%d %H:%M:%S} UTC",
+                    remedy="mark it once it is deployed",
+                )
             marked = verifications.mark(session, release, who=app.settings.operator, note=note, at=when)
             audit.write(
                 session, who=marked.who, action="deployment", subject=release, reason=note or "marked"

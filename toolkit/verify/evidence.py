@@ -26,6 +26,8 @@ from toolkit.verify.verdict import Verdict
 
 LEAST = 59
 """Jobs below which nothing new proves nothing: `needed_clean(0.05, 0.95)`."""
+FEW = 2
+"""Jobs that tell no pace: a probe and a test order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,11 +415,12 @@ def not_slower(
 
 
 def pace(n: int, needed: int, seconds: float) -> Pace:
-    """The pace of `n` in `seconds`, and how long the rest takes at it."""
+    """The pace of `n` in `seconds`, and how long the rest takes at it; None while they are FEW, for they may be the verification's
+    own, sent at once."""
     per_minute = n * 60 / seconds if seconds > 0 else 0.0
     if n >= needed:
         return Pace(per_minute, 0.0)
-    return Pace(per_minute, (needed - n) * 60 / per_minute if per_minute > 0 else None)
+    return Pace(per_minute, (needed - n) * 60 / per_minute if per_minute > 0 and n > FEW else None)
 
 
 def _binomial(n: int, p: float) -> Iterator[float]:

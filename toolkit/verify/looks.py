@@ -1,4 +1,4 @@
-"""Looking again and again: at a test that is made for one look, without more false alarms than it claims; and until when. Pure.
+"""Looking again and again: at a test that is made for one look, without more false alarms than it claims. Pure.
 
     confidence = 1 - looks.spent(1 - rules.confidence, jobs)
 
@@ -11,18 +11,10 @@ from __future__ import annotations
 
 import math
 
-from toolkit.verify.evidence import LEAST, Pace
+from toolkit.verify.evidence import LEAST
 
 
 def spent(alpha: float, n: int, *, least: int = LEAST) -> float:
     """The part of `alpha` that a look at `n` jobs may use."""
     doubling = 1 + int(math.log2(max(n, least) / least))
     return alpha / (3 * doubling * (doubling + 1))
-
-
-def left(pace: Pace) -> str:
-    """`, about 14 min left at 2.1/min`; '' when nothing has come yet, or it is enough."""
-    if not pace.seconds_left:
-        return ""
-    time = f"{pace.seconds_left / 60:.0f} min" if pace.seconds_left >= 90 else f"{pace.seconds_left:.0f} s"
-    return f", about {time} left at {pace.per_minute:.1f}/min"

@@ -6,9 +6,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
+from typing import Final
 
 from toolkit.errors import UsageError
+from toolkit.verify.evidence import Sprt
+
+_SECONDS: Final = frozenset({"oldest", "probe", "lag", "fresh"})
+"""Rules that are times; the others are shares."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +51,7 @@ class Rules:
     """Data of a source that is older is stale."""
 
     def but(self, changes: dict[str, str]) -> Rules:
-        """With these changed. Raises UsageError for a name that there is not, or a value that is no number above 0."""
+        """With these changed. Raises UsageError for a name that there is not, and a value that no check could judge by."""
         numbers: dict[str, float] = {}
         known = {item.name for item in dataclasses.fields(self)}
         for name, text in changes.items():
@@ -53,9 +59,17 @@ class Rules:
                 numbers[name] = float(text)
             except ValueError:
                 numbers[name] = 0.0
-            if name not in known or not numbers[name] > 0:
+            if name not in known:
                 raise UsageError(
-                    f"--set {name}={text}: no such rule, or no number above 0",
+                    f"--set {name}={text}: there is no such rule",
                     remedy=f"rules: {', '.join(sorted(known))}; see toolkit/verify/rules.py for their meaning",
                 )
-        return dataclasses.replace(self, **numbers)
+            most = math.inf if name in _SECONDS else 1.0
+            if not 0 < numbers[name] < most:
+                wanted = (
+                    "seconds above 0" if name in _SECONDS else "a share above 0 and below 1: 0.05 for 5 %"
+                )
+                raise UsageError(f"--set {name}={text}: that is no value for it", remedy=wanted)
+        changed = dataclasses.replace(self, **numbers)
+        Sprt(changed.p0, changed.p1, changed.alpha, changed.beta)  # refuses rates that it cannot tell apart
+        return changed

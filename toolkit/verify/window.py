@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from toolkit.ledger.toggles import Toggle
 from toolkit.ledger.verifications import Deployment
@@ -21,6 +22,10 @@ DUE: dict[Phase, timedelta] = {
     Phase.LONG_TERM: timedelta(hours=1),
 }
 """How long after the deployment a phase's checks can be looked at, unless they are asked for by name."""
+
+ONE: Final = timedelta(hours=1)
+"""Marks of a release that follow one another within this time are of one deployment: a pipeline that was tried again, or one
+host after the other. Evidence counts from the first of them, so that a later one hides no error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +41,13 @@ def window(
     release: str, deployments: Sequence[Deployment], first_run: datetime | None, now: datetime
 ) -> Window:
     """The release's window, without --since. `deployments`: newest first."""
+    marked: Deployment | None = None
     for one in deployments:
-        if one.release == release:
-            return Window(release, one.at, f"marked by {one.who}")
+        if marked is not None and (one.release != release or marked.at - one.at > ONE):
+            break
+        marked = one if one.release == release else marked
+    if marked is not None:
+        return Window(release, marked.at, f"marked by {marked.who}")
     if first_run is not None:
         return Window(release, first_run, "its first run: it was never marked (toolkit verify-deploy mark)")
     return Window(release, now, "now: it was never marked, and has no run")

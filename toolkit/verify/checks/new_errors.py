@@ -117,7 +117,7 @@ def _told(
         return Verdict.REGRESSION, said, about
     if facts.jobs < LEAST:
         so_far = f"new so far: {_named(new)}" if new else "nothing new so far"
-        return Verdict.PENDING, f"{facts.jobs}/{LEAST} jobs, {so_far}{looks.left(left)}", new
+        return Verdict.PENDING, f"{facts.jobs}/{LEAST} jobs, {so_far}{left.words}", new
     if not new:
         return Verdict.PROVEN, f"no {'new ' if facts.kinds else ''}kind of error in {jobs}", new
     return found.verdict, f"{jobs} had {_named(new)}: {found.why}", new

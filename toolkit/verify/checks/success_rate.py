@@ -18,7 +18,6 @@ from toolkit.ledger import evidence as ledger
 from toolkit.ledger.evidence import ErrorKind
 from toolkit.ledger.reading import reading
 from toolkit.run import Outcome
-from toolkit.verify import looks
 from toolkit.verify.check import Check, Phase, Scene
 from toolkit.verify.evidence import Sprt, pace, wilson
 from toolkit.verify.rules import Rules
@@ -83,7 +82,7 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
     top = ", ".join(f"{one.label} {one.given_up}×" for one in worst)
     about = f"; most of all {top}" if top else ""
     if decision == "continue":
-        said = f"{shown}; {facts.jobs}/{needed} jobs if no more fail{looks.left(left)}{about}"
+        said = f"{shown}; {facts.jobs}/{needed} jobs if no more fail{left.words}{about}"
         return Judgement(verdict=Verdict.PENDING, said=said, evidence=figures)
     return Judgement(
         verdict=Verdict.REGRESSION,
