@@ -108,6 +108,7 @@ _OURS: Final = """toolkit.run r WHERE r.release = %(release)s AND r.started_at >
     AND r.job_name = %(job_name)s AND r.replay_of IS NULL
     AND NOT EXISTS (SELECT FROM toolkit.test_order t WHERE t.job_id = r.job_id)"""
 
+# For a lost run, no EXISTS: nearly all runs have no fingerprint, and PostgreSQL would read the whole table to find one.
 _KINDS: Final = """
 WITH found AS (
     SELECT r.fingerprint, r.job_name, r.outcome, r.reason, r.error_type, r.sqlstate, r.constraint_name, count(*) AS runs,
@@ -122,7 +123,6 @@ WITH found AS (
 SELECT coalesce(k.fingerprint, '') AS fingerprint, k.job_name, k.outcome, k.reason, coalesce(k.error_type, '') AS error_type,
     coalesce(k.message, '') AS message, coalesce(k.sqlstate, '') AS sqlstate,
     coalesce(k.constraint_name, '') AS "constraint", k.runs, k.jobs, k.given_up,
-    -- No EXISTS here: nearly all runs have no fingerprint, so PostgreSQL would read the whole table for one that was lost.
     CASE WHEN k.fingerprint IS NULL THEN coalesce((
         SELECT true FROM toolkit.run o WHERE o.outcome IN ('failed', 'lost') AND o.fingerprint IS NULL
         AND o.error_type IS NOT DISTINCT FROM k.error_type AND (o.started_at < %(since)s OR o.release <> %(release)s)
