@@ -54,7 +54,7 @@ class Follower:
         if receipt.verdict is Verdict.REGRESSION and self.verifier.asked.fail_fast:
             return None
         pending = receipt.of(Verdict.PENDING)
-        if any(one.judgement.soon for one in pending) or self.verifier.topping_up:
+        if any(one.judgement.soon for one in receipt.findings) or self.verifier.topping_up:
             return SOON
         waits = self.watch and pending and receipt.verdict is not Verdict.REGRESSION
         return LATER if waits else None

@@ -41,7 +41,7 @@ UNREACHABLE = 4
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What a check's rule says of its facts. `said`: one line for people. `evidence`: its figures, by name, for programs and
     plots. `blind`, `unreachable`: sources that could not be believed, or asked. `jobs`, `traces`: examples of what is wrong.
-    `next`: commands to type. `soon`: what is pending is under way, and a runner waits for it."""
+    `next`: commands to type. `soon`: what is missing is under way, and a runner waits for it."""
 
     verdict: Verdict
     said: str

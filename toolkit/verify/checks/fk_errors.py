@@ -60,9 +60,10 @@ def _judge(facts: Facts, rate: float, rules: Rules) -> Judgement:
         "detectors": {one.source: one.sight.value for one in facts.sightings},
         "errors": {one.source: one.total for one in facts.sightings},
     }
+    fresh = facts.planted is not None and facts.planted <= rules.lag
     broken = [one for one in facts.sightings if one.total]
     if broken:
-        return _regression(broken, facts, figures)
+        return _regression(broken, facts, figures, fresh=fresh)
     shown = f"{facts.clean}{'+' if facts.clean >= facts.most else ''}/{needed} jobs"
     said = f"{shown}, rate below {below:.1%}" if facts.clean else f"{shown}: nothing is known yet"
     said += pace.words if facts.clean < needed else ""
@@ -86,7 +87,7 @@ def _judge(facts: Facts, rate: float, rules: Rules) -> Judgement:
     return Judgement(
         verdict=verdict,
         said=said,
-        soon=bool(waiting) and facts.planted is not None and facts.planted <= rules.lag,
+        soon=bool(waiting) and fresh and not troubled,
         evidence=figures,
         blind=tuple(one.source for one in troubled if one.sight is Sight.BLIND),
         unreachable=tuple(one.source for one in troubled if one.sight is Sight.AWAY),
@@ -95,18 +96,26 @@ def _judge(facts: Facts, rate: float, rules: Rules) -> Judgement:
     )
 
 
-def _regression(broken: Sequence[Sighting], facts: Facts, figures: dict[str, Any]) -> Judgement:
-    told = {name: number for one in broken for name, number in one.errors.items()}
+def _regression(
+    broken: Sequence[Sighting], facts: Facts, figures: dict[str, Any], *, fresh: bool
+) -> Judgement:
+    """`fresh`: a source that tells of none, and has not seen the planted one yet, may see it soon: then they disagree."""
+    told: dict[str, int] = {}
+    for one in broken:
+        for name, number in one.errors.items():
+            told[name] = max(number, told.get(name, 0))
     counts = ", ".join(f"{name} {number}×" for name, number in sorted(told.items()))
     jobs = tuple(dict.fromkeys(job for one in broken for job in one.jobs))[:5]
     traces = tuple(dict.fromkeys(trace for one in broken for trace in one.traces))[:5]
     silent = [one.source for one in facts.sightings if not one.total and one.sight is Sight.SEEN]
+    waiting = [one.source for one in facts.sightings if not one.total and one.sight is Sight.NOT_YET]
     notes = [f"{', '.join(one.source for one in broken)} told of it"]
     if silent:
         notes.append(f"sources disagree: {', '.join(silent)} did not")
     return Judgement(
         verdict=Verdict.REGRESSION,
         said=f"foreign key errors: {counts}",
+        soon=bool(waiting) and fresh,
         evidence=figures,
         notes=tuple(notes),
         jobs=jobs,
