@@ -25,6 +25,7 @@ from toolkit.verify.adapters.vercel import Hosted, look
 from toolkit.verify.asked import Asked
 from toolkit.verify.check import Check, Phase, Scene, Target
 from toolkit.verify.checks import CHECKS
+from toolkit.verify.detect import Detector
 from toolkit.verify.detectors import detectors
 from toolkit.verify.dry import Asks, asks
 from toolkit.verify.orders import OrderDesk
@@ -104,6 +105,11 @@ def find(app: App, verification_id: int) -> Verification:
     return verification
 
 
+def elsewhere(app: App, verification: Verification) -> bool:
+    """True while another process looks at it."""
+    return bool(verification.runner) and not _dead(verification.runner, app.host)
+
+
 def verifier(app: App, verification: Verification, asked: Asked, what: str) -> Verifier:
     """What looks at it, in this process."""
     spec = spec_of(app, asked.job_name)
@@ -168,9 +174,14 @@ def _certificate(app: App, release: str) -> str:
 
 
 def _dead(runner: str, host: str) -> bool:
-    """True for a runner of this host whose process is not there any more."""
+    """True for a runner of this host whose process is not there any more, or only waits to be buried."""
     where, _, pid = runner.rpartition(".")
-    return where == host and pid.isdecimal() and not psutil.pid_exists(int(pid))
+    if where != host or not pid.isdecimal():
+        return False
+    try:
+        return psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def rescue(app: App, asked: Asked, receipt: Receipt) -> str:
@@ -210,12 +221,19 @@ def dry(app: App, found: Window, asked: Asked) -> list[Asks]:
     )  # fmt: skip
     spec = spec_of(app, asked.job_name)
 
+    rules = Rules().but(asked.rules)
+
     def scene(database: Database) -> Scene:
         return Scene(
-            target=target, rules=Rules().but(asked.rules), registry=app.registry, spec=spec, database=database, broker=app.broker,
+            target=target, rules=rules, registry=app.registry, spec=spec, database=database, broker=app.broker,
         )  # fmt: skip
 
-    return list(asks(chosen(asked), scene, app.database))
+    def sources(database: Database) -> Sequence[Detector]:
+        return detectors(
+            app.settings, database, constraints=spec.constraints, server_log=app.server_log, fresh=rules.fresh
+        )
+
+    return list(asks(chosen(asked), scene, app.database, sources))
 
 
 def runbooks() -> dict[str, str]:

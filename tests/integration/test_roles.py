@@ -138,6 +138,6 @@ def test_a_login_without_the_right_is_told_so_without_a_traceback(database_url: 
         env=os.environ | {"DATABASE_URL": as_role(database_url, "toolkit_observer"), "REDIS_URL": "redis://127.0.0.1:1"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "this login may not do that" in done.stderr
     assert "Traceback" not in done.stderr

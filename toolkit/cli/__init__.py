@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import click
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import ToolkitError, UsageError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("", "The main job, shown once, on the embedded servers."),
@@ -121,9 +121,9 @@ def main() -> None:
             raise
         _complain(
             f"this login may not do that: {error}".partition("\n")[0],
-            "GRANT one of the roles in toolkit/ledger/roles.sql to it",
+            "GRANT toolkit_operator TO it, or the role of toolkit/ledger/roles.sql that has this right",
         )
-        code = 1
+        code = UsageError.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,9 +12,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 STYLES = {
     "processed": "green", "skipped": "yellow", "failed": "bold red", "lost": "bold magenta", "running": "cyan",
@@ -35,6 +33,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Itera
         for row in rows:
             click.echo("\t".join(str(cell) for cell in row))
         return
+    # Rich takes longer to load than a command's answer in a pipe.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     drawn = Table(box=None, header_style="dim", pad_edge=False)
     for column in columns:
         drawn.add_column(column, justify="right" if column in set(right) else "left", overflow="fold")
@@ -66,6 +69,17 @@ def say(text: str) -> None:
 def next_steps(*commands: str) -> None:
     """The commands to type next, on stderr."""
     say("next: " + "   ".join(commands))
+
+
+@contextmanager
+def until_enough() -> Iterator[None]:
+    """Printing to whoever may close the pipe, as `head` does: what they do not want goes nowhere, and the command goes on to its
+    own exit code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -12,17 +11,22 @@ import click
 import msgspec
 
 from toolkit.app import App
-from toolkit.cli import render, verify_more
+from toolkit.cli import render, verify_more, verify_report
 from toolkit.cli.options import SINCE, Since, json_option, settings_of
+from toolkit.cli.verify_report import STDOUT
 from toolkit.errors import StillRunning, UsageError
 
 if TYPE_CHECKING:
     from toolkit.ledger.verifications import Verification
     from toolkit.verify.asked import Asked
     from toolkit.verify.verdict import Receipt
-    from toolkit.verify.window import Window
 
 _PHASES = ("immediate", "short-term", "long-term", "all")
+_WITH = {
+    "list_them": {"list_them", "as_json"},
+    "resume": {"resume", "watch", "within", "detach", "on_fail", "junit", "markdown", "html", "as_json"},
+}
+"""What goes with an option that begins nothing new; all else would do nothing."""
 _WAIT = {"immediate": 600.0, "short-term": 3600.0, "long-term": 86400.0}
 """Seconds that --watch waits at most, by the longest phase."""
 
@@ -65,7 +69,7 @@ _WAIT = {"immediate": 600.0, "short-term": 3600.0, "long-term": 86400.0}
 )
 @click.option("--detach", is_flag=True, help="Go on in the background, and return at once.")
 @click.option(
-    "--resume", type=int, metavar="ID", help="Go on with a verification, or show its verdict again."
+    "--resume", type=int, metavar="ID", help="Go on with a verification, or show what it has found."
 )
 @click.option("--list", "list_them", is_flag=True, help="The newest verifications.")
 @click.option(
@@ -99,13 +103,41 @@ def command(ctx: click.Context, /, **given: Any) -> int:
     """
     if ctx.invoked_subcommand is not None:
         return 0
+    _check_options(ctx, given)
     with App(settings_of(ctx)) as app:
         app.require_schema()
         if given["list_them"]:
-            return _list(app, as_json=given["as_json"])
-        if given["resume"]:
+            return verify_report.listed(app, as_json=given["as_json"])
+        if given["resume"] is not None:
             return _resume(app, given)
         return _verify(app, given)
+
+
+def _check_options(ctx: click.Context, given: dict[str, Any]) -> None:
+    """Before anything is begun. Raises UsageError for options that do not go together, and for files that cannot be written."""
+    typed = {
+        str(one.name): one.opts[0] for one in ctx.command.params
+        if ctx.get_parameter_source(str(one.name)) is click.core.ParameterSource.COMMANDLINE
+    }  # fmt: skip
+    for name, with_it in _WITH.items():
+        if name in typed and (lost := sorted(flag for other, flag in typed.items() if other not in with_it)):
+            raise UsageError(
+                f"{typed[name]} does not go with {', '.join(lost)}",
+                remedy="begin another verification for it",
+            )
+    files = [given[name] for name in ("junit", "markdown", "html") if given[name] is not None]
+    if given["detach"] and files:
+        raise UsageError(
+            "--detach writes no report",
+            remedy="write it afterwards: toolkit verify-deploy --resume ID --html FILE",
+        )
+    if given["as_json"] and given["markdown"] == STDOUT:
+        raise UsageError("--json and --markdown - would share stdout", remedy="name a file: --markdown FILE")
+    for path in files:
+        if path != STDOUT and not path.absolute().parent.is_dir():
+            raise UsageError(
+                f"{path} cannot be written: there is no folder {path.parent}", remedy="make it first"
+            )
 
 
 def _verify(app: App, given: dict[str, Any]) -> int:
@@ -113,24 +145,26 @@ def _verify(app: App, given: dict[str, Any]) -> int:
 
     since: Since | None = given["since"]
     found, now = verification.window_of(app, given["release"], since.moment if since else None)
-    asked = _asked(
-        given,
-        verification.phases(given["phases"], found, now),
-        verification.spec_of(app, given["job_name"]).name,
-    )
+    spec = verification.spec_of(app, given["job_name"])
+    if given["top_up"] and spec.verify is None:
+        raise UsageError(
+            f"job {spec.name} has no test orders to top up with",
+            remedy="give its JobSpec `verify=VerifyHooks(…)`",
+        )
+    asked = _asked(given, verification.phases(given["phases"], found, now), spec.name, found.what)
     if given["dry_run"]:
-        return _dry_run(app, found, asked, as_json=given["as_json"])
+        return verify_report.dry_run(app, found, asked, as_json=given["as_json"])
     verification.chosen(asked)
     begun = verification.begin(app, found, asked)
     render.say(
         f"verification {begun.verification_id}: release {found.release}, since {found.since:%Y-%m-%d %H:%M:%S} ({found.what})"
     )
     if given["detach"]:
-        return _detach(app, begun)
-    return _follow(app, begun, asked, found.what, given)
+        return _detach(app, begun, as_json=given["as_json"])
+    return _follow(app, begun, asked, given)
 
 
-def _asked(given: dict[str, Any], phases: tuple[str, ...], job_name: str) -> Asked:
+def _asked(given: dict[str, Any], phases: tuple[str, ...], job_name: str, what: str) -> Asked:
     from toolkit.verify.asked import Asked
     from toolkit.verify.rules import Rules
 
@@ -144,12 +178,13 @@ def _asked(given: dict[str, Any], phases: tuple[str, ...], job_name: str) -> Ask
     longest = max((_WAIT[phase] for phase in phases), default=_WAIT["immediate"])
     return Asked(
         job_name=job_name,
+        what=what,
         phases=phases,
         checks=tuple(given["checks"]),
         rules=rules,
         top_up=given["top_up"],
         rate=given["rate"],
-        watch=given["watch"],
+        watch=given["watch"] or given["detach"],
         within=given["within"] or (longest if given["watch"] or given["detach"] else _WAIT["immediate"]),
         fail_fast=given["fail_fast"],
         on_fail=given["on_fail"] or "",
@@ -157,139 +192,86 @@ def _asked(given: dict[str, Any], phases: tuple[str, ...], job_name: str) -> Ask
 
 
 def _resume(app: App, given: dict[str, Any]) -> int:
+    """Go on with it, or show its verdict again; of one that somebody else runs, what was found so far."""
     from toolkit import verification
     from toolkit.verify.asked import decode
     from toolkit.verify.verdict import Receipt
 
     found = verification.find(app, given["resume"])
-    if found.finished_at is not None and found.receipt is not None:
-        return _show(app, msgspec.json.decode(found.receipt, type=Receipt), given)
     asked = decode(found.asked)
-    if given["watch"]:
-        asked = msgspec.structs.replace(asked, watch=True)
-    return _follow(app, found, asked, "resumed", given)
+    asked = msgspec.structs.replace(
+        asked,
+        watch=asked.watch or given["watch"] or given["detach"],
+        within=given["within"] or asked.within,
+        on_fail=given["on_fail"] or (asked.on_fail if found.finished_at is None else ""),
+    )
+    receipt = msgspec.json.decode(found.receipt, type=Receipt) if found.receipt else None
+    if found.finished_at is not None and receipt is not None:
+        return _end(app, receipt, asked, given)
+    if verification.elsewhere(app, found):
+        if receipt is not None:
+            verify_report.show(receipt, given)
+    elif given["detach"]:
+        return _detach(app, found, as_json=given["as_json"])
+    return _follow(app, found, asked, given)
 
 
-def _follow(app: App, begun: Verification, asked: Asked, what: str, given: dict[str, Any]) -> int:
+def _follow(app: App, begun: Verification, asked: Asked, given: dict[str, Any]) -> int:
     from toolkit import verification
     from toolkit.cli.verify_view import Screen
     from toolkit.verify.follow import Follower
 
-    verifier = verification.verifier(app, begun, asked, what)
-    with Screen(watch=asked.watch or asked.top_up, quiet=given["as_json"]) as screen:
-        follower = Follower(
-            verifier=verifier,
-            watch=asked.watch,
-            within=asked.within,
-            told=screen.told,
-            trouble=screen.trouble,
-        )
-        try:
-            receipt = follower.follow()
-        except KeyboardInterrupt:
-            verifier.leave()
-            render.say(
-                f"stopped; nothing is lost. go on: toolkit verify-deploy --resume {begun.verification_id}"
+    verifier = verification.verifier(app, begun, asked, asked.what or "resumed")
+    quiet = given["as_json"] or given["markdown"] == STDOUT
+    try:
+        with Screen(watch=asked.watch or asked.top_up, quiet=quiet) as screen:
+            follower = Follower(
+                verifier=verifier,
+                watch=asked.watch,
+                within=asked.within,
+                told=screen.told,
+                trouble=screen.trouble,
             )
-            raise
+            receipt = follower.follow()
+    except KeyboardInterrupt:
+        render.say(f"stopped; nothing is lost. go on: toolkit verify-deploy --resume {begun.verification_id}")
+        verifier.leave()
+        raise
+    code = _end(app, receipt, asked, given)
     for trouble in verification.publish(app, receipt):
         render.say(f"warning: {trouble}")
-    return _show(app, receipt, given, asked)
+    return code
 
 
-def _show(app: App, receipt: Receipt, given: dict[str, Any], asked: Asked | None = None) -> int:
-    """Print and write the receipt; on a regression, do what was asked for then."""
+def _end(app: App, receipt: Receipt, asked: Asked, given: dict[str, Any]) -> int:
+    """On a regression, first what was asked for then; print and write the receipt."""
     from toolkit import verification
-    from toolkit.cli import verify_view
-    from toolkit.verify.report import html, junit, markdown
 
-    if given["as_json"]:
-        render.as_json(receipt)
-    else:
-        verify_view.show(receipt, verification.runbooks())
-    runbooks = verification.runbooks()
-    for path, write in (("junit", junit.render), ("markdown", markdown.render), ("html", html.render)):
-        if given[path] is not None:
-            _write(given[path], write(receipt, runbooks))
-    if asked is not None and asked.on_fail and receipt.exit_code == 1:
-        render.say(verification.rescue(app, asked, receipt))
-    return receipt.exit_code
+    done = ""
+    if asked.on_fail and receipt.exit_code == 1:
+        done = verification.rescue(app, asked, receipt)
+    written = verify_report.show(receipt, given)
+    if done:
+        render.say(done)
+    return receipt.exit_code if written else receipt.exit_code or UsageError.exit_code
 
 
-def _write(path: Path, text: str) -> None:
-    if str(path) == "-":
-        click.echo(text)
-        return
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}", remedy="name another file") from error
-    render.say(f"written: {path}")
-
-
-def _detach(app: App, begun: Verification) -> int:
+def _detach(app: App, begun: Verification, *, as_json: bool) -> int:
     """A process of its own goes on; what it would have printed lies in a file."""
     app.settings.home.mkdir(parents=True, exist_ok=True)
     log = app.settings.home / f"verification-{begun.verification_id}.log"
     with log.open("ab") as out:
         subprocess.Popen(
-            [sys.executable, "-m", "toolkit.cli", "verify-deploy", "--resume", str(begun.verification_id), "--watch"],
+            [sys.executable, "-m", "toolkit.cli", "verify-deploy", "--resume", str(begun.verification_id)],
             stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
-    raise StillRunning(
-        f"verification {begun.verification_id} goes on in the background; it writes to {log}",
-        remedy=f"toolkit verify-deploy --list, and toolkit verify-deploy --resume {begun.verification_id} for its verdict",
+    if as_json:
+        render.as_json({"verification_id": begun.verification_id, "log": str(log)})
+    render.say(f"verification {begun.verification_id} goes on in the background; it writes to {log}")
+    render.next_steps(
+        f"toolkit verify-deploy --resume {begun.verification_id}", "toolkit verify-deploy --list"
     )
-
-
-def _list(app: App, *, as_json: bool) -> int:
-    from toolkit.ledger import verifications
-    from toolkit.ledger.reading import reading
-
-    with reading(app.database) as session:
-        found = verifications.listed(session)
-    if as_json:
-        render.as_json([dataclasses.replace(one, receipt=None) for one in found])
-        return 0
-    if not found:
-        render.say("nothing was verified yet")
-        render.next_steps("toolkit verify-deploy")
-        return 0
-    rows = [
-        (
-            one.verification_id,
-            one.release,
-            one.verdict,
-            f"{one.started_at:%Y-%m-%d %H:%M:%S}",
-            one.who,
-            one.runner or "-",
-        )
-        for one in found
-    ]
-    render.table(("id", "release", "verdict", "started", "who", "run by"), rows)
-    open_ones = [one for one in found if one.finished_at is None and not one.runner]
-    if open_ones:
-        render.next_steps(f"toolkit verify-deploy --resume {open_ones[0].verification_id}")
-    return 0
-
-
-def _dry_run(app: App, begun: Window, asked: Asked, *, as_json: bool) -> int:
-    from toolkit import verification
-
-    found = verification.dry(app, begun, asked)
-    if as_json:
-        render.as_json([{"check": one.check.name, "phase": one.check.phase, "rule": one.check.rule, "symptom": one.check.symptom,
-                         "asks": one.statements, "trouble": one.trouble} for one in found])  # fmt: skip
-        return 0
-    for one in found:
-        render.heading(f"{one.check.phase.value}: {one.check.name}")
-        click.echo(f"rule     {one.check.rule}")
-        click.echo(f"symptom  {one.check.symptom}")
-        for statement in one.statements:
-            click.echo(f"asks     {statement}")
-        if one.trouble:
-            click.echo(f"trouble  {one.trouble}")
-    return 0
+    return StillRunning.exit_code
 
 
 command.add_command(verify_more.mark)

@@ -8,12 +8,12 @@ from toolkit.errors import UsageError
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """`phases`: by name, empty for those whose time has come; `checks`: only these; `rules`: changed ones; `top_up`: place test
-    orders until the evidence is enough, at most `rate` a second; `watch`: wait for evidence,
-    too, for `within` seconds;
-    `on_fail`: '' or `toggle-off`."""
+    """`what`: how the window is known; `phases`: by name, empty for those whose time has come; `checks`: only these; `rules`:
+    changed ones; `top_up`: place test orders until the evidence is enough, at most `rate` a second; `watch`: wait for evidence,
+    too, for `within` seconds; `on_fail`: '' or `toggle-off`."""
 
     job_name: str
+    what: str = ""
     phases: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     rules: dict[str, str] = {}

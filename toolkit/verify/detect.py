@@ -66,6 +66,10 @@ class Detector(Protocol):
     def source(self) -> str:
         """Its name, in receipts."""
 
+    @property
+    def where(self) -> str:
+        """What it reads, for people: a table, an address, a file."""
+
     def look(
         self, release: str, since: datetime, planted: Planted | None, now: datetime, lag: float
     ) -> Sighting:

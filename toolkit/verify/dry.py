@@ -16,6 +16,7 @@ from psycopg.rows import Row
 from toolkit.errors import ToolkitError
 from toolkit.ledger.database import Database, Session
 from toolkit.verify.check import Check, Scene
+from toolkit.verify.detect import Detector
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,23 @@ class Asks:
     trouble: str = ""
 
 
-def asks(checks: Sequence[Check], scene: Callable[[Database], Scene], database: Database) -> Iterator[Asks]:
-    """What each check would ask."""
+def asks(
+    checks: Sequence[Check],
+    scene: Callable[[Database], Scene],
+    database: Database,
+    sources: Callable[[Database], Sequence[Detector]],
+) -> Iterator[Asks]:
+    """What each check would ask; of those that want to see a planted violation, the detectors, too."""
     for check in checks:
         heard: list[str] = []
         trouble = ""
+        hearing = Heard(database, heard)
         try:
-            check.look(scene(Heard(database, heard)))
+            now = scene(hearing)
+            check.look(now)
+            for detector in sources(hearing) if check.planted else ():
+                heard.append(f"{detector.source}: {detector.where}")
+                detector.look(now.target.release, now.target.since, None, now.target.now, now.rules.lag)
         except ToolkitError as error:
             trouble = str(error)
         yield Asks(check, tuple(heard), trouble)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -23,7 +24,7 @@ from toolkit.broker.connection import BROKER_AWAY
 from toolkit.errors import DependencyUnreachable, Refused, ToolkitError
 from toolkit.jobspec import JobSpec, Registry
 from toolkit.ledger import plots, toggles, verifications
-from toolkit.ledger.database import Database
+from toolkit.ledger.database import UNREACHABLE, Database
 from toolkit.ledger.reading import clock, reading
 from toolkit.ledger.verifications import Verification
 from toolkit.run import Mode
@@ -279,8 +280,8 @@ class Verifier:
         return done
 
     def leave(self) -> None:
-        """Stop here; whoever resumes goes on."""
-        with self.database.session() as session:
+        """Stop here; whoever resumes goes on. While PostgreSQL is away, the lease ends by itself."""
+        with suppress(DependencyUnreachable, *UNREACHABLE), self.database.session() as session:
             verifications.leave(session, self._id, self.runner)
 
     def _plots(self, target: Target) -> Plots:

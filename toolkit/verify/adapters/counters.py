@@ -85,6 +85,11 @@ class Counters:
     database: Database
     source: str = "counters"
 
+    @property
+    def where(self) -> str:
+        """See Detector."""
+        return ", ".join(self.urls)
+
     def look(
         self, release: str, since: datetime, planted: Planted | None, now: datetime, lag: float
     ) -> Sighting:

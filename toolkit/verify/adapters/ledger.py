@@ -20,6 +20,7 @@ class Ledger:
 
     database: Database
     source: str = "ledger"
+    where: str = "toolkit.run"
 
     def look(
         self, release: str, since: datetime, planted: Planted | None, now: datetime, lag: float

@@ -49,6 +49,11 @@ class LogFile:
     source: str
     constraints: frozenset[str] = frozenset()
 
+    @property
+    def where(self) -> str:
+        """See Detector."""
+        return self.path
+
     def look(
         self, release: str, since: datetime, planted: Planted | None, now: datetime, lag: float
     ) -> Sighting:

@@ -123,6 +123,11 @@ class PrometheusDetector:
     fresh: float = 60.0
     source: str = "prometheus"
 
+    @property
+    def where(self) -> str:
+        """See Detector."""
+        return self.prometheus.url
+
     def look(
         self, release: str, since: datetime, planted: Planted | None, now: datetime, lag: float
     ) -> Sighting:
