@@ -11,8 +11,8 @@ import dataclasses
 
 import msgspec
 
-from jobs.images.job import ImagePayload
 from jobs.images.museum import first_fix
+from jobs.images.payload import ImagePayload
 from tests.gates import SPEC as GATED
 from toolkit.perform import JobContext
 from toolkit.run import Result

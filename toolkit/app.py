@@ -130,6 +130,12 @@ class App:
         self._stack.callback(database.close)
         return database
 
+    def brief(self) -> Database:
+        """The way to PostgreSQL for a command that asks once and ends: without SQLAlchemy."""
+        from toolkit.ledger.database import Brief
+
+        return Brief(self.database_url, prepared_statements=self.settings.prepared_statements)
+
     @cached_property
     def broker(self) -> redis.Redis:
         """The way to Redis or Valkey."""

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from psycopg import sql
 
-from jobs.images.job import ImagePayload, ImageResources
-from jobs.images.museum import BODIES
+from jobs.images.job import ImageResources
+from jobs.images.payload import ImagePayload
 from jobs.images.search.protocol import Candidate, Product, SearchOutcome, SearchResult
 from toolkit.errors import TransientError
-from toolkit.jobspec import CaseHooks, Holds, Rows
+from toolkit.jobspec import Holds, Rows
 from toolkit.ledger.database import Session
 from toolkit.telemetry.otlp import SpanRow
 
@@ -46,8 +46,6 @@ _TABLES: Final[Mapping[str, tuple[Mapping[str, Holds], str]]] = {
     "ImageReviewItem": ({"id": "id"}, "false"),
 }  # fmt: skip
 """Columns and condition. Of another merchant's rows nothing is read. The last two are written only: their indexes matter."""
-
-_FIELDS: Final[Mapping[str, Holds]] = {"draft": "id", "urls": "url"}
 
 
 def snapshot(session: Session, payload: ImagePayload) -> list[Rows]:
@@ -110,8 +108,3 @@ def resources(told: Sequence[Mapping[str, Any]]) -> Iterator[ImageResources]:
 
     with ThreadPoolExecutor(1, thread_name_prefix="search") as pool:
         yield ImageResources(search=search, pool=pool)
-
-
-CASE = CaseHooks(
-    snapshot=snapshot, answers=answers, answer_fields=_FIELDS, resources=resources, bodies=BODIES
-)

@@ -19,10 +19,10 @@ from typing import Protocol
 from jobs.images import words
 from jobs.images.attach import attach, review_session_id
 from jobs.images.fetch import Draft, Page, fetch
+from jobs.images.payload import ImagePayload
 from jobs.images.search.protocol import Candidate, Product, SearchResult
 from jobs.images.words import DraftOutcome, SkipReason
 from toolkit.errors import TransientError
-from toolkit.jobspec import Id, Payload
 from toolkit.perform import GuardedWrite, JobContext
 from toolkit.run import Outcome, Result, Sample
 from toolkit.telemetry.catalog import emit
@@ -32,14 +32,6 @@ PAGE = 1000
 
 LINGER = (0.002, 0.1, 0.25)
 """After the first search is ready, wait for others at least 2 ms, else a tenth of the time it took, at most 250 ms."""
-
-
-class ImagePayload(Payload, frozen=True):
-    """What the job is told: which order, whose, and by which workflow."""
-
-    purchase_order_id: Id
-    merchant_id: Id
-    workflow_id: Id | None = None
 
 
 class Search(Protocol):

@@ -75,6 +75,3 @@ def _attached(context: JobContext, payload: Mapping[str, Any], drafts: Sequence[
             for image in images:
                 session.execute(_CREATE_ITEM, (derived_id("review-item", review, image), review, image))
     return Result(counts={"attached": len(drafts)})
-
-
-BODIES: Final = {"stale": stale, "first-fix": first_fix}

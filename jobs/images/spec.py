@@ -1,24 +1,22 @@
-"""How the image job joins Freshfetch: its JobSpec."""
+"""How the image job joins Freshfetch: its JobSpec. What it needs to run is imported when it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from opentelemetry.trace import Tracer
-
-from jobs import catalog
 from jobs.images import words
-from jobs.images.case import CASE
-from jobs.images.job import ImagePayload, ImageResources, process_images
-from jobs.images.search.sample import Sampled
-from jobs.images.settings import ImageSettings
-from jobs.images.still_wanted import still_wanted
+from jobs.images.payload import ImagePayload
 from jobs.images.upcast import upcast
-from jobs.images.verify import VERIFY
-from toolkit.jobspec import JobSpec, RetryPolicy
-from toolkit.settings import Settings
+from toolkit.jobspec import CaseHooks, JobSpec, RetryPolicy, VerifyHooks
+from toolkit.later import later
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+    from jobs.images.job import ImageResources
+    from toolkit.settings import Settings
 
 GRANTS = """
 GRANT SELECT ON "Merchant", "PurchaseOrder", "POLineItem", "ProductDraft", "ProductImage" TO toolkit_worker, toolkit_operator;
@@ -38,8 +36,13 @@ GRANT SELECT ON "Merchant", "PurchaseOrder", "POLineItem", "ProductDraft", "Prod
 @contextmanager
 def resources(settings: Settings, tracer: Tracer) -> Iterator[ImageResources]:
     """The search and its threads, for the life of a process."""
-    from jobs.images.search.client import WebClient  # noqa: PLC0415  httpx loads only where a search runs
-    from jobs.images.search.product_page import ProductPage  # noqa: PLC0415
+    from concurrent.futures import ThreadPoolExecutor
+
+    from jobs.images.job import ImageResources
+    from jobs.images.search.client import WebClient
+    from jobs.images.search.product_page import ProductPage
+    from jobs.images.search.sample import Sampled
+    from jobs.images.settings import ImageSettings
 
     chosen = ImageSettings.from_settings(settings)
     with WebClient(chosen, release=settings.release, tracer=tracer) as web:
@@ -55,7 +58,7 @@ SPEC = JobSpec(
     name=words.NAME,
     queue=words.QUEUE,
     payload=ImagePayload,
-    body=process_images,
+    body=later("jobs.images.job:process_images"),
     resources=resources,
     timeout=180.0,
     retry=RetryPolicy(),
@@ -73,10 +76,33 @@ SPEC = JobSpec(
     log_events=words.LOG_EVENTS,
     in_app=("jobs.",),
     toggle=words.TOGGLE,
-    create_schema=catalog.create,
-    still_wanted=still_wanted,
+    create_schema=later("jobs.catalog:create"),
+    still_wanted=later("jobs.images.still_wanted:still_wanted"),
     upcast=upcast,
-    case=CASE,
-    verify=VERIFY,
+    case=CaseHooks(
+        snapshot=later("jobs.images.case:snapshot"),
+        answers=later("jobs.images.case:answers"),
+        answer_fields={"draft": "id", "urls": "url"},
+        resources=later("jobs.images.case:resources"),
+        bodies={
+            "stale": later("jobs.images.museum:stale"),
+            "first-fix": later("jobs.images.museum:first_fix"),
+        },
+    ),
+    verify=VerifyHooks(
+        place=later("jobs.images.verify:place"),
+        seen=later("jobs.images.verify:seen"),
+        clean=later("jobs.images.verify:clean"),
+        left=later("jobs.images.verify:left"),
+        approved=later("jobs.images.verify:approved"),
+        # An insert under the locks. A run that found no image, or no draft, has shown nothing of foreign keys.
+        wrote=("attached",),
+        # The report: images after 2-3 minutes, the workflow in about 30 seconds.
+        promised=180.0,
+        workflow=30.0,
+        # Three rounds of searches that use up their deadline (20 s, 8 products at a time), which leaves the queue the other two
+        # thirds of what was promised. The timeout, 180 s, would promise it all to the run.
+        budget=60.0,
+    ),
     grants=GRANTS,
 )

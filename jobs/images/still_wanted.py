@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.images.job import ImagePayload
+from jobs.images.payload import ImagePayload
 from toolkit.ledger.database import Session
 
 _GONE = """

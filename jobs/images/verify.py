@@ -28,7 +28,7 @@ from jobs.images.search.sample import MERCHANT, SCHEME
 from jobs.orders.model import OrderHeader, OrderLine
 from jobs.workflow import import_order
 from toolkit.errors import Refused
-from toolkit.jobspec import Ask, OrderSeen, VerifyHooks
+from toolkit.jobspec import Ask, OrderSeen
 from toolkit.ledger.database import Session
 
 MERCHANT_NAME = "Freshfetch test orders"
@@ -238,20 +238,3 @@ def _row(session: Session, query: str, values: dict[str, Any]) -> tuple[Any, ...
     row = session.execute(query, values).fetchone()
     assert row is not None  # noqa: S101  a SELECT of aggregates alone has one row
     return row
-
-
-VERIFY = VerifyHooks(
-    place=place,
-    seen=seen,
-    clean=clean,
-    left=left,
-    approved=approved,
-    wrote=("attached",),
-    # The report: images after 2-3 minutes, the workflow in about 30 seconds.
-    promised=180.0,
-    workflow=30.0,
-    # Three rounds of searches that use up their deadline (20 s, 8 products at a time), which leaves the queue the other two
-    # thirds of what was promised. The timeout, 180 s, would promise it all to the run.
-    budget=60.0,
-)
-"""`wrote`: an insert under the locks. A run that found no image, or no draft, has shown nothing of foreign keys."""

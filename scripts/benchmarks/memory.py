@@ -17,7 +17,8 @@ import structlog
 from opentelemetry.trace import Tracer
 
 from jobs.images import spec
-from jobs.images.job import ImagePayload, ImageResources, process_images
+from jobs.images.job import ImageResources, process_images
+from jobs.images.payload import ImagePayload
 from jobs.images.search.protocol import Candidate, Product, SearchOutcome, SearchResult
 from jobs.images.settings import ImageSettings
 from toolkit.perform import JobContext

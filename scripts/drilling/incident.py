@@ -11,7 +11,7 @@ import dataclasses
 import psycopg
 
 from jobs.demo.incident import fetch_again
-from jobs.images.job import ImagePayload
+from jobs.images.payload import ImagePayload
 from jobs.images.spec import SPEC as IMAGES
 from toolkit.perform import JobContext
 from toolkit.run import Result

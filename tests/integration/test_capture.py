@@ -19,7 +19,7 @@ import msgspec
 import psycopg
 import pytest
 
-from jobs.images.job import ImagePayload
+from jobs.images.payload import ImagePayload
 from jobs.images.spec import SPEC
 from tests.brokering import REGISTRY
 from tests.orders import Order, ask, new_order, scalar

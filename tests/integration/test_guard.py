@@ -20,7 +20,7 @@ from rq.results import Result as RQResult
 from rq.serializers import JSONSerializer, PickleSerializer
 
 from jobs import catalog
-from jobs.images.job import ImagePayload
+from jobs.images.payload import ImagePayload
 from jobs.images.spec import SPEC
 from tests.brokering import REGISTRY, work
 from tests.orders import ask, ended_runs, images, new_order, scalar

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from jobs.images.job import ImagePayload, process_images
+from jobs.images.job import process_images
+from jobs.images.payload import ImagePayload
 from tests.brokering import REGISTRY
 from toolkit.embedded import servers as embedded
 from toolkit.errors import InputFileError, UsageError

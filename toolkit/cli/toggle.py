@@ -16,6 +16,7 @@ from toolkit.cli.options import json_option, parse_since, settings_of
 from toolkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from toolkit.ledger.database import Database
     from toolkit.ledger.toggles import Toggle
     from toolkit.toggle.look import Standing
     from toolkit.toggle.plan import Request
@@ -81,7 +82,7 @@ def status(ctx: click.Context, *, name: str | None, as_json: bool) -> int:
     Exit code: 0 everybody goes by it; 3 some process does not; 4 the ledger does not answer.
     """
     with App(settings_of(ctx)) as app:
-        standing = _look(app, name)
+        standing = _look(app, name, app.brief())
     if as_json:
         render.as_json(view.document(standing))
     else:
@@ -103,7 +104,7 @@ def explain(
     from toolkit.toggle.look import conflicts, explain
 
     with App(settings_of(ctx)) as app:
-        standing = _look(app, name)
+        standing = _look(app, name, app.brief())
     steps = explain(standing, order_id=order_id, merchant=merchant)
     decision = decide(
         standing.name,
@@ -308,11 +309,13 @@ def _see_to_in_flight(app: App, standing: Toggle, trace_id: str, *, as_json: boo
     }
 
 
-def _look(app: App, name: str | None) -> Standing:
+def _look(app: App, name: str | None, database: Database | None = None) -> Standing:
     from toolkit.toggle.look import look
 
     toggle = _named(app, name)
-    return look(app.database, app.registry, toggle, switched_off=app.settings.switched_off(toggle))
+    return look(
+        database or app.database, app.registry, toggle, switched_off=app.settings.switched_off(toggle)
+    )
 
 
 def _named(app: App, name: str | None) -> str:

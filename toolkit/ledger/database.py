@@ -4,6 +4,8 @@
 few statements of the hot path, which are sent in psycopg's pipeline mode. A connection that the server has closed is
 thrown away, never retried behind the caller's back: `patiently` says where waiting for a restart is right.
 
+SQLAlchemy is imported when an engine is built: a command that asks once does without (`Brief`), and starts in half the time.
+
 Defaults: connect timeout 5 s; a network that swallows packets is noticed within 30 s; 5 pooled connections, at most 10 more.
 """
 
@@ -11,37 +13,47 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar, cast
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg
-import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
-from sqlalchemy.engine import URL, make_url
 
 from toolkit.errors import DependencyUnreachable, SettingError
 from toolkit.settings import masked
 
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from sqlalchemy.engine import URL
+
 T = TypeVar("T")
 Session = psycopg.Connection[tuple[Any, ...]]
 
-UNREACHABLE = (
-    psycopg.OperationalError,
-    sa.exc.OperationalError,
-    sa.exc.InterfaceError,
-    psycopg.InterfaceError,
-)
-"""What a stopped, restarting or overloaded server raises. Lock time-outs and deadlocks are OperationalErrors too."""
+SESSION_UNREACHABLE = (psycopg.OperationalError, psycopg.InterfaceError)
+"""UNREACHABLE, of a session."""
 
+if TYPE_CHECKING:
+    UNREACHABLE = (*SESSION_UNREACHABLE, sa.exc.OperationalError, sa.exc.InterfaceError)
+    """What a stopped, restarting or overloaded server raises. Lock time-outs and deadlocks are OperationalErrors too."""
+    TROUBLE = (psycopg.Error, sa.exc.SQLAlchemyError)
+    """All that PostgreSQL, or the way to it, may answer instead of doing what it was asked: also "permission denied"."""
+else:
 
-TROUBLE = (psycopg.Error, sa.exc.SQLAlchemyError)
-"""All that PostgreSQL, or the way to it, may answer instead of doing what it was asked: also "permission denied"."""
+    def __getattr__(name: str) -> tuple[type[Exception], ...]:
+        """The two above, where they are asked for: SQLAlchemy's errors cannot be named without SQLAlchemy."""
+        if name not in {"UNREACHABLE", "TROUBLE"}:
+            raise AttributeError(name)
+        from sqlalchemy import exc
+
+        if name == "TROUBLE":
+            return (psycopg.Error, exc.SQLAlchemyError)
+        return (*SESSION_UNREACHABLE, exc.OperationalError, exc.InterfaceError)
 
 
 def is_connection_loss(error: BaseException) -> bool:
     """True when `error` says that the server went away or cannot be reached, not that a statement was wrong."""
-    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    cause = _cause(error)
     if isinstance(cause, psycopg.InterfaceError):
         return "closed" in str(cause) or "lost" in str(cause)
     if not isinstance(cause, psycopg.OperationalError):
@@ -56,27 +68,18 @@ class Database:
     def __init__(
         self, url: str, *, prepared_statements: bool = True, application_name: str = "freshfetch"
     ) -> None:
+        import sqlalchemy as sa
+
         self.url = url
         address = _psycopg_url(url)
-        arguments: dict[str, Any] = {
-            "connect_timeout": 5,
-            # Else an answer that a firewall swallowed is waited for by the kernel's rules: from 15 minutes to 2 hours.
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 4,
-            "tcp_user_timeout": 30_000,
-            "application_name": application_name,
-            # A database whose default is another isolation level would turn a deleted draft into 40001.
-            "options": f"{_options(address)} -c timezone=UTC -c default_transaction_isolation=read\\ committed".strip(),
-        }
-        if not prepared_statements:
-            arguments["prepare_threshold"] = None
         self.engine = sa.create_engine(
             address,
             isolation_level="READ COMMITTED",
             pool_size=5,
             max_overflow=10,
-            connect_args=arguments,
+            connect_args=_arguments(
+                _options(address), prepared_statements=prepared_statements, application_name=application_name
+            ),
         )
         self._sessions = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -89,7 +92,7 @@ class Database:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """A psycopg connection in autocommit; `session.transaction()` and `session.pipeline()` are the caller's."""
-        with self.reachable(), self._sessions.connect() as connection:
+        with self.reachable(), self._connected() as connection:
             session = cast("Session", connection.connection.driver_connection)
             try:
                 yield session
@@ -98,16 +101,25 @@ class Database:
                 if session.closed or session.info.transaction_status is TransactionStatus.ACTIVE:
                     connection.invalidate()
 
+    def _connected(self) -> sa.Connection:
+        """A pooled connection. Raises psycopg's errors, as the session does that it is for."""
+        try:
+            return self._sessions.connect()
+        except Exception as error:
+            if (cause := _cause(error)) is error:
+                raise
+            raise cause from None
+
     @contextmanager
     def reachable(self) -> Iterator[None]:
         """Turns "cannot connect" into DependencyUnreachable; errors of statements pass as they are."""
         try:
             yield
-        except UNREACHABLE as error:
-            cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        except Exception as error:
+            cause = _cause(error)
             if (
-                getattr(cause, "sqlstate", None) is None
-                and isinstance(cause, psycopg.OperationalError)
+                isinstance(cause, psycopg.OperationalError)
+                and cause.sqlstate is None
                 and "connect" in str(cause)
             ):
                 text = " ".join(str(cause).split())
@@ -120,6 +132,39 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+class Brief(Database):
+    """For a command that asks once and ends: every session is a connection of its own, and no SQLAlchemy is loaded.
+
+    `url` is libpq's: postgresql://… `begin()` builds an engine for its one transaction.
+    """
+
+    def __init__(self, url: str, *, prepared_statements: bool = True) -> None:  # builds no engine of its own
+        self.url = url
+        self._prepared = prepared_statements
+        options = _conninfo(url).get("options") or ""
+        self._arguments = _arguments(
+            str(options), prepared_statements=prepared_statements, application_name="freshfetch"
+        )
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A new connection, closed at the end."""
+        with self.reachable(), psycopg.connect(self.url, autocommit=True, **self._arguments) as session:
+            yield session
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A transaction on an engine of its own."""
+        with (
+            closing(Database(self.url, prepared_statements=self._prepared)) as database,
+            database.begin() as connection,
+        ):
+            yield connection
+
+    def close(self) -> None:
+        """Nothing is kept."""
 
 
 class Pinned(Database):
@@ -190,7 +235,7 @@ def patiently(action: Callable[[], T], *, within: float, first_wait: float = 0.0
     while True:
         try:
             return action()
-        except (*UNREACHABLE, DependencyUnreachable) as error:
+        except Exception as error:
             lost = isinstance(error, DependencyUnreachable) or is_connection_loss(error)
             if not lost or time.monotonic() + wait > deadline:
                 raise
@@ -198,10 +243,34 @@ def patiently(action: Callable[[], T], *, within: float, first_wait: float = 0.0
             wait = min(1.0, wait * 2)
 
 
+def _cause(error: BaseException) -> BaseException:
+    """psycopg's error inside SQLAlchemy's."""
+    return getattr(error, "orig", None) or error
+
+
+def _arguments(options: str, *, prepared_statements: bool, application_name: str) -> dict[str, Any]:
+    """How psycopg connects. `options`: those that the URL asks for."""
+    arguments: dict[str, Any] = {
+        "connect_timeout": 5,
+        # Else an answer that a firewall swallowed is waited for by the kernel's rules: from 15 minutes to 2 hours.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 4,
+        "tcp_user_timeout": 30_000,
+        "application_name": application_name,
+        # A database whose default is another isolation level would turn a deleted draft into 40001.
+        "options": f"{options} -c timezone=UTC -c default_transaction_isolation=read\\ committed".strip(),
+    }
+    return arguments if prepared_statements else arguments | {"prepare_threshold": None}
+
+
 def _psycopg_url(url: str) -> URL:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
         parsed = make_url(url)
-    except sa.exc.ArgumentError as error:
+    except ArgumentError as error:
         raise SettingError(
             "DATABASE_URL cannot be read as a URL",
             remedy="set it to postgresql://user:password@host/database",
@@ -211,14 +280,19 @@ def _psycopg_url(url: str) -> URL:
             f"DATABASE_URL names {parsed.get_backend_name()!r}",
             remedy="Freshfetch works on PostgreSQL: postgresql://…",
         )
+    _conninfo(parsed.set(drivername="postgresql").render_as_string(hide_password=False))
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _conninfo(url: str) -> dict[str, Any]:
+    """The URL as libpq reads it."""
     try:
-        conninfo_to_dict(parsed.set(drivername="postgresql").render_as_string(hide_password=False))
+        return conninfo_to_dict(url)
     except psycopg.ProgrammingError as error:
         raise SettingError(
             f"DATABASE_URL cannot be used: {' '.join(str(error).split())}",
             remedy="leave out parameters that only another library knows, such as Prisma's ?schema=public",
         ) from error
-    return parsed.set(drivername="postgresql+psycopg")
 
 
 def _options(url: URL) -> str:

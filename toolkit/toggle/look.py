@@ -11,7 +11,7 @@ import psycopg
 from toolkit.errors import DependencyUnreachable
 from toolkit.jobspec import Registry
 from toolkit.ledger import toggles
-from toolkit.ledger.database import UNREACHABLE, Database
+from toolkit.ledger.database import SESSION_UNREACHABLE, Database
 from toolkit.ledger.toggles import InFlight, SeenBy
 from toolkit.toggle.decide import Known, Layer, decide, layer, variant
 from toolkit.toggle.receipt import Receipt, receipt
@@ -72,7 +72,7 @@ def look(database: Database, registry: Registry, name: str, *, switched_off: boo
             "schema toolkit is missing or older than this release: run `toolkit init`",
             switched_off=switched_off,
         )
-    except (*UNREACHABLE, DependencyUnreachable) as error:
+    except (*SESSION_UNREACHABLE, DependencyUnreachable) as error:
         return away(name, " ".join(str(error).split()), switched_off=switched_off)
     return Standing(name, Known(reached=True, toggle=found), switched_off, seen, open_jobs)
 

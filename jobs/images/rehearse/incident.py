@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from jobs.images import museum
-from jobs.images.job import ImagePayload, ImageResources
+from jobs.images.job import ImageResources
+from jobs.images.payload import ImagePayload
 from jobs.images.rehearse import shop
 from jobs.images.rehearse.worker import InlinePool, found_in_memory, performer
 from jobs.images.spec import SPEC
