@@ -3,8 +3,9 @@
 Two cases in one ledger (scripts/benchmarks/full_ledger.py): a release five minutes after its mark, and the one before it, whose
 window holds a day with a quarter of all runs. Each look is the check's own; of each the first time and the median of all rounds
 are told, how many statements it asked, and which of `toolkit.run` and `toolkit.intent` PostgreSQL reads whole for it: none may
-be. `window` is what the command asks before the checks (deployments, the first run, the last release proven, its test orders),
-`ledger` the detector of foreign key errors. Then the command as typed, and how fast commands start, beside `rq --help`.
+be (exit code 1). `window` is what the command asks before the checks (deployments, the first run, the last release proven, its
+test orders), `ledger` the detector of foreign key errors. Then the command as typed, and how fast commands start, beside
+`rq --help`.
 
 Known weaknesses: a ledger that was just made lies in the page cache; no worker runs, so nobody acknowledges a toggle.
 """
@@ -15,6 +16,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -76,7 +78,15 @@ def command(jobs: int, rounds: int, *, as_json: bool) -> None:
         started = startup.race(environ | {"TOOLKIT_HOME": str(room.folder / "home")}, rounds * 2)
     if as_json:
         render.as_json({"runs": runs, "looks": looked, "dry_run": typed, "started": started})
-        return
+    else:
+        _tell(runs, load, looked, typed, started)
+    if any(one.scanned for one in looked):
+        sys.exit(1)
+
+
+def _tell(
+    runs: int, load: float, looked: list[Looked], typed: list[float], started: list[startup.Started]
+) -> None:
     click.echo(
         f"{runs:,} runs; {os.cpu_count()} cores, Python {platform.python_version()}; load average {load:.1f}"
     )
@@ -95,7 +105,7 @@ def measure(environ: Mapping[str, str], case: str, rounds: int) -> list[Looked]:
             took = [_timed(look, app.database) for _ in range(rounds)]
             heard: list[str] = []
             look(Heard(app.database, heard))
-            scanned = sorted({name for one in heard for name in _scanned(app.database, one)})
+            scanned = sorted({name for one in heard for name in read_whole(app.database, one)})
             found.append(Looked(case, what, took[0], statistics.median(took), len(heard), tuple(scanned)))
         return found
 
@@ -135,7 +145,7 @@ def _timed(look: Look, database: Database) -> float:
     return time.monotonic() - began
 
 
-def _scanned(database: Database, statement: str) -> Iterator[str]:
+def read_whole(database: Database, statement: str) -> Iterator[str]:
     """The large tables that this statement reads whole."""
     with reading(database) as session:
         row: Any = session.execute(f"EXPLAIN (FORMAT JSON) {statement}".encode()).fetchone()
