@@ -279,6 +279,27 @@ def test_a_dry_run_names_the_detectors_and_what_they_ask(yard: Yard) -> None:
     assert "sqlstate LIKE '23%'" in done.out
 
 
+@pytest.mark.usefixtures("host")
+def test_what_restarted_a_clock_is_told_and_phases_to_come_are_in_their_order(yard: Yard) -> None:
+    yard.mark()
+    assert yard.type("toggle", "off", "--reason", "drill").code in {0, 3}
+    first = yard.type("verify-deploy", "--check", "performance-kept")
+    assert "its evidence begins at" in first.out
+    yard.type("verify-deploy", "--check", "deployment-live")
+    again = yard.type("verify-deploy", "--resume", "2")
+    assert 0 < again.err.index("short-term: not before") < again.err.index("long-term: not before")
+
+
+@pytest.mark.usefixtures("host")
+def test_a_planted_failure_is_listed_only_by_its_name(yard: Yard) -> None:
+    yard.mark()
+    yard.verify("--check", "no-foreign-key-errors")
+    listed = yard.type("jobs", "list", "--json")
+    named = yard.type("jobs", "list", "--job", "freshfetch-control", "--json")
+    assert "freshfetch-control" not in listed.out
+    assert "freshfetch-control" in named.out
+
+
 # In the background
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -40,16 +41,18 @@ def show(receipt: Receipt, runbooks: Mapping[str, str] = {}) -> None:
     render.table(("phase", "check", "verdict", "found"), rows)
     for finding in shown.findings:
         if finding.verdict in {Verdict.REGRESSION, Verdict.INCONCLUSIVE}:
-            _details(finding, runbooks.get(finding.check, ""))
+            _details(finding, shown.since, runbooks.get(finding.check, ""))
     _confounded(shown)
     _rescues(shown)
     _after(shown)
 
 
-def _details(finding: Finding, runbook: str) -> None:
-    """What stands behind a check that is not proven."""
+def _details(finding: Finding, since: datetime, runbook: str) -> None:
+    """What stands behind a check that is not proven; `since`: when the window begins."""
     judgement = finding.judgement
+    begins = f"its evidence begins at {words.when(finding.since)}: see inside the window"
     lines = [
+        *([begins] if finding.since > since else []),
         *judgement.notes,
         *(f"cannot be believed: {source}" for source in judgement.blind),
         *(f"does not answer: {source}" for source in judgement.unreachable),

@@ -88,8 +88,10 @@ FROM (SELECT count(*) FILTER (WHERE i.due_at <= now()) AS jobs,
 
 
 def list_jobs(session: Session, filters: Filters) -> list[JobLine]:
-    """At most `limit` jobs, the newest first."""
+    """At most `limit` jobs, the newest first; planted failures only when asked for by name or id."""
     conditions: list[str] = ["true"]
+    if filters.job_name is None and filters.about is None:
+        conditions.append("i.job_name <> %(control)s")
     if filters.state is not None:
         conditions.append(_CONDITIONS[filters.state])
     if filters.job_name is not None:
@@ -102,7 +104,7 @@ def list_jobs(session: Session, filters: Filters) -> list[JobLine]:
         "SELECT * FROM toolkit.intent i WHERE {} ORDER BY i.created_at DESC LIMIT %(limit)s"
     ).format(sql.SQL(" AND ").join(map(sql.SQL, conditions)))
     return _lines(session, chosen, {"job_name": filters.job_name, "since": filters.since, "about": filters.about,
-                                    "limit": filters.limit})  # fmt: skip
+                                    "limit": filters.limit, "control": CONTROL})  # fmt: skip
 
 
 def lines(session: Session, job_ids: Sequence[str]) -> list[JobLine]:

@@ -1,4 +1,4 @@
-"""Failure rates: how many clean jobs exclude one (Hanley & Lippman-Hand), Wilson's interval, Wald's SPRT; how fast evidence comes.
+"""Failure rates: how many clean jobs exclude one (Hanley & Lippman-Hand), Wilson's interval, Wald's SPRT; and the pace of it.
 
 Known weakness: jobs are taken to be independent.
 """

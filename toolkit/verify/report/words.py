@@ -50,8 +50,11 @@ class Collected:
 
 
 def cleaned(receipt: Receipt) -> Receipt:
-    """The same receipt, fit for others' eyes: credentials masked, every text one line of printable characters."""
-    return msgspec.convert(_clean(msgspec.to_builtins(receipt)), Receipt)
+    """The same receipt, fit for others' eyes: credentials masked, every text one line of printable characters, later phases in
+    their order, which the ledger's JSON does not keep."""
+    shown: Receipt = msgspec.convert(_clean(msgspec.to_builtins(receipt)), Receipt)
+    later = sorted(shown.later.items(), key=lambda phase: phase[1])
+    return msgspec.structs.replace(shown, later=dict(later))
 
 
 def _clean(item: Any) -> Any:
