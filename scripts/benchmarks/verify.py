@@ -4,8 +4,8 @@ Two cases in one ledger (scripts/benchmarks/full_ledger.py): a release five minu
 window holds a day with a quarter of all runs. Each look is the check's own; of each the first time and the median of all rounds
 are told, how many statements it asked, and which of `toolkit.run` and `toolkit.intent` PostgreSQL reads whole for it: none may
 be (exit code 1). `window` is what the command asks before the checks (deployments, the first run, the last release proven, its
-test orders), `ledger` the detector of foreign key errors. Then the command as typed, and how fast commands start, beside
-`rq --help`.
+test orders), `ledger` the detector of foreign key errors; the look of `toggle status` is beside them, in no sum. Then the
+command as typed, and how fast commands start, beside `rq --help`.
 
 Known weaknesses: a ledger that was just made lies in the page cache; no worker runs, so nobody acknowledges a toggle.
 """
@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import click
 
+from jobs.images.words import TOGGLE
 from scripts.benchmarks import startup
 from scripts.benchmarks.full_ledger import BUSY, NEW, fill
 from scripts.benchmarks.room import own_room
@@ -34,6 +35,7 @@ from toolkit.ledger import verifications
 from toolkit.ledger.database import Database
 from toolkit.ledger.reading import reading
 from toolkit.settings import Settings
+from toolkit.toggle.look import look as toggle_look
 from toolkit.verify.adapters.ledger import Ledger
 from toolkit.verify.check import Check, Phase, Scene, Target
 from toolkit.verify.checks import CHECKS
@@ -73,7 +75,7 @@ def command(jobs: int, rounds: int, *, as_json: bool) -> None:
     with own_room() as room, room.database(orders=0, drafts=0) as url:
         runs = fill(url, jobs)
         environ = startup.environ(url, room.servers.valkey.url)
-        looked = [one for case in CASES for one in measure(environ, case, rounds)]
+        looked = [one for case in (*CASES, "") for one in measure(environ, case, rounds)]
         typed = [verify_deploy(environ) for _ in range(rounds)]
         started = startup.race(environ | {"TOOLKIT_HOME": str(room.folder / "home")}, rounds * 2)
     if as_json:
@@ -98,10 +100,11 @@ def _tell(
 
 
 def measure(environ: Mapping[str, str], case: str, rounds: int) -> list[Looked]:
-    """Every look at the case's release, on a connection that was never used."""
+    """Every look at the case's release, on a connection that was never used; a case that is none of CASES: the toggle."""
     with App(Settings.from_env(dict(environ))) as app:
         found = []
-        for what, look in _looks(app, CASES[case]).items():
+        looks = _looks(app, CASES[case]) if case in CASES else {"toggle status": _toggle(app)}
+        for what, look in looks.items():
             took = [_timed(look, app.database) for _ in range(rounds)]
             heard: list[str] = []
             look(Heard(app.database, heard))
@@ -137,6 +140,10 @@ def _looks(app: App, release: str) -> dict[str, Look]:
     return {"window": window} | checks | {
         "ledger": lambda database: Ledger(database).look(release, target.since, None, now, rules.lag)
     }  # fmt: skip
+
+
+def _toggle(app: App) -> Look:
+    return lambda database: toggle_look(database, app.registry, TOGGLE, switched_off=False)
 
 
 def _timed(look: Look, database: Database) -> float:

@@ -186,7 +186,11 @@ def seen_by(session: Session, name: str) -> list[SeenBy]:
 
 
 # An order's mode is its own: jobs asked for in synchronous mode are their importers' and are not counted.
-_OPEN = "FROM toolkit.intent i WHERE i.done_at IS NULL AND i.mode = 'async' AND i.job_name = ANY(%s)"
+# Both halves have an index of their own; said in one, PostgreSQL reads every intent there ever was.
+_OPEN = (
+    "FROM toolkit.intent i WHERE (i.pushed_at IS NULL AND i.done_at IS NULL AND i.mode = 'async'"
+    " OR i.pushed_at IS NOT NULL AND i.done_at IS NULL AND i.mode = 'async') AND i.job_name = ANY(%s)"
+)
 _RUNNING = "EXISTS (SELECT FROM toolkit.run r WHERE r.job_id = i.job_id AND r.outcome IS NULL)"
 
 
