@@ -68,9 +68,10 @@ def test_verify_deploy_is_asked_of_a_ledger_with_everything_in_it(room: Room) ->
             "processed", "skipped", "connect_timeout", "ValueError", "LeaseExpired",
         }  # fmt: skip
         environ = startup.environ(url, room.servers.valkey.url)
-        looked = verify.measure(environ, "a day", 1)
-        assert len(looked) == 6
+        looked = [*verify.measure(environ, "a day", 1), *verify.measure(environ, "", 1)]
+        assert len(looked) == 7
         assert all(one.statements and one.first > 0 for one in looked)
+        assert [one.what for one in looked if one.scanned] == []
         assert verify.verify_deploy(environ) > 0
         started = startup.race(environ, 1)
         assert [one.command for one in started] == list(startup.COMMANDS)
