@@ -1,6 +1,6 @@
 """Functions that are imported when they are first called: a JobSpec can be read without what its job needs to run.
 
-A command that only asks which jobs there are starts in a fifth of the time (`scripts/bench verify`). Known weakness: mypy does
+A command that only asks which jobs there are starts fast that way (`scripts/bench verify`). Known weakness: mypy does
 not see through it, and a name that is not there is told at the first call.
 """
 

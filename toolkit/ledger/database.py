@@ -4,7 +4,7 @@
 few statements of the hot path, which are sent in psycopg's pipeline mode. A connection that the server has closed is
 thrown away, never retried behind the caller's back: `patiently` says where waiting for a restart is right.
 
-SQLAlchemy is imported when an engine is built: a command that asks once does without (`Brief`), and starts in half the time.
+SQLAlchemy is imported when an engine is built: a command that asks once does without (`Brief`).
 
 Defaults: connect timeout 5 s; a network that swallows packets is noticed within 30 s; 5 pooled connections, at most 10 more.
 """
