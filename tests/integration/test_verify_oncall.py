@@ -198,6 +198,21 @@ def test_two_at_once_do_not_take_one_anothers_test_orders_for_left_behind(yard: 
     assert other.receipt.left == 0
 
 
+@pytest.mark.usefixtures("host")
+def test_a_table_of_the_shops_that_holds_on_to_a_test_order_costs_no_verdict(yard: Yard) -> None:
+    yard.connection.execute("""
+        CREATE TABLE "Extra" (id text REFERENCES "PurchaseOrder" (id));
+        CREATE FUNCTION extra() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN INSERT INTO "Extra" VALUES (new.id); RETURN NULL; END $$;
+        CREATE TRIGGER extra AFTER INSERT ON "PurchaseOrder" FOR EACH ROW EXECUTE FUNCTION extra()""")
+    yard.mark()
+    done = yard.verify("--check", "end-to-end")
+    assert done.code == 1, str(done)
+    assert '"Extra"' in done.finding("end-to-end").judgement.said
+    assert done.receipt.left > 0
+    assert yard.verify("--check", "deployment-live").code == 0  # nor does it stand in the way of the next
+
+
 # What is printed
 
 

@@ -46,6 +46,13 @@ class Sighting:
         """Foreign key errors."""
         return sum(self.errors.values())
 
+    @property
+    def said(self) -> str:
+        """How the source is, for people."""
+        if self.sight is Sight.SEEN and self.after is not None:
+            return f"saw the planted error after {self.after:.1f} s"
+        return f"{self.sight.value}: {self.detail}" if self.detail else self.sight.value
+
 
 @dataclass(frozen=True, slots=True)
 class Planted:

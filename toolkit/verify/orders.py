@@ -119,13 +119,18 @@ class OrderDesk:
 
     def clean(self, *, all_that_are_over: bool = False) -> int:
         """Take this verification's orders out of the catalog (`all_that_are_over`: others' too, that nobody will); their runs
-        stay in the ledger. Returns the rows that are still there, but for those of another verification under way."""
+        stay in the ledger. Returns what is `left`. Raises Refused, and psycopg.Error where the shop holds on to a row."""
         with self.database.session() as session, session.transaction():
             subjects = verifications.to_clean(session, None if all_that_are_over else self.verification_id)
             if subjects:
                 self.hooks.clean(session, subjects)
                 verifications.cleaned(session, subjects)
+        return self.left()
+
+    def left(self) -> int:
+        """Rows that test orders have left in the catalog; while another verification has some there, only this one's orders."""
         with reading(self.database) as session:  # one snapshot: a row and its test order come and go together
             if verifications.any_placed(session):
+                subjects = [one.subject for one in verifications.placed_orders(session, self.verification_id)]
                 return len(self.hooks.seen(session, subjects))
             return self.hooks.left(session)

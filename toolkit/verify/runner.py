@@ -18,12 +18,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
+import psycopg
 import redis
 
 from toolkit.broker.connection import BROKER_AWAY
 from toolkit.errors import DependencyUnreachable, Refused, ToolkitError
 from toolkit.jobspec import JobSpec, Registry
-from toolkit.ledger import plots, toggles, verifications
+from toolkit.ledger import toggles, verifications
 from toolkit.ledger.database import UNREACHABLE, Database
 from toolkit.ledger.reading import clock, reading
 from toolkit.ledger.verifications import Verification
@@ -31,13 +32,14 @@ from toolkit.run import Mode
 from toolkit.verify import control, rescue
 from toolkit.verify.adapters.vercel import Hosted
 from toolkit.verify.asked import Asked
-from toolkit.verify.check import Check, Phase, Scene, Target
+from toolkit.verify.check import Check, Scene, Target
 from toolkit.verify.checks import end_to_end, queue_processing
-from toolkit.verify.detect import Detector, Planted, Sight, Sighting
+from toolkit.verify.detect import Detector, Planted
 from toolkit.verify.orders import OrderDesk
+from toolkit.verify.plotted import plotted
 from toolkit.verify.rules import Rules
 from toolkit.verify.topup import to_place
-from toolkit.verify.verdict import Finding, Judgement, Moment, Plots, Receipt, Verdict, combined, settled
+from toolkit.verify.verdict import Finding, Judgement, Plots, Receipt, Verdict, combined, settled, unclean
 from toolkit.verify.window import due, events, restarted
 
 AGAIN: Final = timedelta(minutes=15)
@@ -90,7 +92,8 @@ class Verifier:
                 f" {verifications.LEASE:g} s is gone",
             )
         if self._trying:
-            self.desk.clean(all_that_are_over=True)
+            with suppress(Refused, psycopg.IntegrityError):  # who placed them was told
+                self.desk.clean(all_that_are_over=True)
             self._try()
             self._place(end_to_end.PURPOSE)
 
@@ -249,7 +252,7 @@ class Verifier:
             later={phase: at for phase, at in later.items() if phase not in shown},
             events=target.events,
             certificate=self.certificate,
-            sources={one.source: sight(one) for one in scene.sightings},
+            sources={one.source: one.said for one in scene.sightings},
             test_orders=len(scene.orders),
         )
         if verdict is Verdict.REGRESSION:
@@ -260,7 +263,7 @@ class Verifier:
 
     def finish(self, receipt: Receipt) -> Receipt:
         """The verdict: what is pending is inconclusive now; test orders are taken away, and the receipt is kept for good."""
-        left = self.desk.clean() if self._trying else 0
+        left, why = self._clean() if self._trying else (0, "")
         if self._trying:
             with self.database.session() as session:
                 control.settle(session)
@@ -268,37 +271,28 @@ class Verifier:
             msgspec.structs.replace(one, judgement=settled(one.judgement)) for one in receipt.findings
         )
         if left:
-            findings = tuple(_unclean(finding, left) for finding in findings)
+            findings = tuple(unclean(finding, left, why) for finding in findings)
         done = msgspec.structs.replace(
             receipt,
             findings=findings,
             verdict=combined(finding.verdict for finding in findings),
             left=left,
-            plots=self._plots(self._target) if self._target else Plots(),
+            plots=plotted(self.database, self._target, self.spec.name) if self._target else Plots(),
         )
         self._save(done, finished=True)
         return done
+
+    def _clean(self) -> tuple[int, str]:
+        """Take the test orders away: what is left of them, and why."""
+        try:
+            return self.desk.clean(), ""
+        except (Refused, psycopg.IntegrityError) as error:
+            return self.desk.left(), " ".join(str(error).split())
 
     def leave(self) -> None:
         """Stop here; whoever resumes goes on. While PostgreSQL is away, the lease ends by itself."""
         with suppress(DependencyUnreachable, *UNREACHABLE), self.database.session() as session:
             verifications.leave(session, self._id, self.runner)
-
-    def _plots(self, target: Target) -> Plots:
-        with reading(self.database) as session:
-            moments = plots.moments(session, target.release, self.spec.name, target.since, target.now)
-            durations = plots.durations(session, target.release, self.spec.name, target.since, target.now)
-            before = (
-                plots.durations(session, target.previous, self.spec.name, *target.before)
-                if target.before
-                else []
-            )
-        return Plots(
-            slice=plots.slice_of(target.since, target.now),
-            moments=tuple(Moment(*one) for one in moments),
-            durations=tuple(durations),
-            before=tuple(before),
-        )
 
     def _save(self, receipt: Receipt, *, finished: bool) -> None:
         with self.database.session() as session:
@@ -315,22 +309,3 @@ class Verifier:
                 f"somebody else runs verification {self._id} now",
                 remedy=f"toolkit verify-deploy --resume {self._id}, once that one has ended",
             )
-
-
-def sight(one: Sighting) -> str:
-    """How a source is, for people."""
-    if one.sight is Sight.SEEN and one.after is not None:
-        return f"saw the planted error after {one.after:.1f} s"
-    return f"{one.sight.value}: {one.detail}" if one.detail else one.sight.value
-
-
-def _unclean(finding: Finding, left: int) -> Finding:
-    """An end-to-end check that left something behind has not passed."""
-    if finding.phase != Phase.SHORT_TERM.value or finding.verdict is not Verdict.PROVEN:
-        return finding
-    judgement = msgspec.structs.replace(
-        finding.judgement,
-        verdict=Verdict.REGRESSION,
-        said=f"{left} rows of test orders could not be taken away; {finding.judgement.said}",
-    )
-    return msgspec.structs.replace(finding, judgement=judgement)

@@ -161,3 +161,15 @@ def settled(judgement: Judgement) -> Judgement:
     if judgement.verdict is not Verdict.PENDING:
         return judgement
     return msgspec.structs.replace(judgement, verdict=Verdict.INCONCLUSIVE)
+
+
+def unclean(finding: Finding, left: int, why: str) -> Finding:
+    """The finding once test orders have left `left` rows behind: an order that went through and left something has not passed."""
+    if finding.check != "end-to-end" or finding.verdict is not Verdict.PROVEN:
+        return finding
+    judgement = msgspec.structs.replace(
+        finding.judgement,
+        verdict=Verdict.REGRESSION,
+        said=f"{left} rows of test orders could not be taken away{f' ({why})' if why else ''}; {finding.judgement.said}",
+    )
+    return msgspec.structs.replace(finding, judgement=judgement)
