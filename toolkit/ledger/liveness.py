@@ -127,16 +127,6 @@ def pushed_open(session: Session, before: datetime, job_name: str, *, limit: int
     return [row[0] for row in rows]
 
 
-def still_open(session: Session, job_ids: Sequence[str]) -> list[str]:
-    """Those of them that are open and in nobody's hand."""
-    rows = session.execute(
-        "SELECT i.job_id FROM toolkit.intent i WHERE i.job_id = ANY(%s) AND i.done_at IS NULL AND i.pushed_at IS NOT NULL"
-        " AND NOT EXISTS (SELECT FROM toolkit.run r WHERE r.job_id = i.job_id AND r.outcome IS NULL)",
-        (list(job_ids),),
-    ).fetchall()
-    return [row[0] for row in rows]
-
-
 def oldest_unpushed(session: Session) -> float:
     """Seconds that the oldest due job has waited for a relay; 0.0 when none does."""
     row: Any = session.execute(

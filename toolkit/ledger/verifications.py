@@ -47,7 +47,6 @@ class Verification:
     runner: str
     rescued_at: datetime | None
     annotation: str | None
-    control: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def first_run(session: Session, release: str) -> datetime | None:
 
 _VERIFICATION = (
     "verification_id, release, since, asked::text AS asked, who, started_at, finished_at, verdict, receipt::text AS receipt,"
-    " CASE WHEN runner_until > clock_timestamp() THEN coalesce(runner, '') ELSE '' END AS runner, rescued_at, annotation, control"
+    " CASE WHEN runner_until > clock_timestamp() THEN coalesce(runner, '') ELSE '' END AS runner, rescued_at, annotation"
 )
 
 
@@ -139,11 +138,12 @@ def listed(session: Session, *, limit: int = 20, release: str | None = None) -> 
 
 
 def last_proven(session: Session, *, other_than: str) -> Verification | None:
-    """The newest verification of another release that ended proven: what this release is compared with."""
+    """The newest verification of another release that ended proven, of whole phases and not of single checks: what this release
+    is compared with."""
     with session.cursor(row_factory=class_row(Verification)) as cursor:
         return cursor.execute(
             f"SELECT {_VERIFICATION} FROM toolkit.verification WHERE verdict = 'proven' AND finished_at IS NOT NULL"
-            " AND release <> %s ORDER BY finished_at DESC LIMIT 1",
+            " AND coalesce(asked -> 'checks', '[]') = '[]' AND release <> %s ORDER BY finished_at DESC LIMIT 1",
             (other_than,),
         ).fetchone()
 
@@ -198,13 +198,6 @@ def rescue_once(session: Session, verification_id: int) -> bool:
             (verification_id,),
         ).rowcount
         > 0
-    )
-
-
-def remember_control(session: Session, verification_id: int, job_id: str) -> None:
-    """Remember the job that planted its violation."""
-    session.execute(
-        "UPDATE toolkit.verification SET control = %s WHERE verification_id = %s", (job_id, verification_id)
     )
 
 

@@ -118,7 +118,6 @@ class Verifier:
     def _plant(self) -> None:
         with self.database.session() as session, session.transaction():
             job_id = control.plant(session, self.spec.queue, self.desk.release)
-            verifications.remember_control(session, self._id, job_id)
         with self.database.session() as session:
             self._planted = control.planted(session, job_id)
 

@@ -23,8 +23,7 @@ CREATE TABLE toolkit.verification (
     runner       text,                            -- who looks right now: host and pid
     runner_until timestamptz,                     -- unless it has fallen silent
     rescued_at   timestamptz,                     -- --on-fail acted, once
-    annotation   text,                            -- its annotation in Grafana
-    control      text                             -- the job that planted its violation
+    annotation   text                             -- its annotation in Grafana
 );
 COMMENT ON TABLE toolkit.verification IS 'One verify-deploy, from its first look to its verdict.';
 CREATE INDEX verification_release ON toolkit.verification (release, verification_id);
