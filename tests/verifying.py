@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import AbstractContextManager
@@ -138,6 +139,17 @@ class Yard:
             {"m": "freshfetch-verify"},
         ).fetchone()
         return int(row[0])
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C, and again if it came at a moment when Python drops it (while it collects garbage)."""
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        try:
+            process.communicate(timeout=15)
+        except subprocess.TimeoutExpired:
+            continue
+        return
 
 
 def said(text: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 from tests.eventually import eventually
 from tests.hosts import Host
 from tests.orders import ask, new_order, scalar
-from tests.verifying import NEW, OLD, Yard
+from tests.verifying import NEW, OLD, Yard, interrupt
 from toolkit.verify.verdict import Verdict
 
 
@@ -169,8 +169,7 @@ def test_a_second_runner_is_told_who_has_it(yard: Yard) -> None:
     )
     number = scalar(yard.connection, "SELECT max(verification_id) FROM toolkit.verification")
     second = yard.type("verify-deploy", "--resume", str(number))
-    process.send_signal(signal.SIGINT)
-    process.communicate()
+    interrupt(process)
     assert second.code == 5, second.err
     assert f".{process.pid}" in second.err
     assert process.returncode == 130
