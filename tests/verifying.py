@@ -95,7 +95,7 @@ class Yard:
         """A command, begun."""
         return subprocess.Popen(
             [sys.executable, "-m", "toolkit.cli", *arguments], cwd=_ROOT, env=self.environ(), text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_hear_ctrl_c,  # noqa: PLW1509  it only resets a signal
         )  # fmt: skip
 
     def type(self, *arguments: str, within: float = 120) -> Typed:
@@ -141,15 +141,15 @@ class Yard:
         return int(row[0])
 
 
+def _hear_ctrl_c() -> None:
+    """A shell that runs the tests in its background has them, and their children, ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupt(process: subprocess.Popen[str]) -> None:
-    """Ctrl-C, and again if it came at a moment when Python drops it (while it collects garbage)."""
-    for _ in range(3):
-        process.send_signal(signal.SIGINT)
-        try:
-            process.communicate(timeout=15)
-        except subprocess.TimeoutExpired:
-            continue
-        return
+    """Ctrl-C, and its end."""
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
 
 
 def said(text: str) -> dict[str, Any]:
