@@ -218,7 +218,7 @@ def _until(look: Callable[[], bool], what: str, *, every: float) -> None:
     while not look():
         if time.monotonic() > deadline:
             raise RaceLost(f"not within {DEADLINE:.0f} s: {what}")
-        time.sleep(every)
+        time.sleep(every)  # other processes do what is waited for, and give no signal
 
 
 def _living(started: Sequence[subprocess.Popen[bytes]]) -> None:
