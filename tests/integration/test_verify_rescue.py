@@ -22,8 +22,6 @@ from toolkit.verify import rescue
 from toolkit.verify.check import Target
 from toolkit.verify.verdict import Rescue
 
-NOW = datetime.now(UTC)
-
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
@@ -34,14 +32,16 @@ def database(database_url: str) -> Iterator[Database]:
 
 def mark(database: Database, *releases: tuple[str, float]) -> None:
     """Mark releases, each so many seconds ago."""
+    now = datetime.now(UTC)
     with database.session() as session:
         for release, ago in releases:
-            verifications.mark(session, release, who="ann", note="", at=NOW - timedelta(seconds=ago))
+            verifications.mark(session, release, who="ann", note="", at=now - timedelta(seconds=ago))
 
 
 def look(database: Database) -> dict[str, Rescue]:
     """The ways back from release r2, by their first word."""
-    target = Target(7, "r2", NOW - timedelta(seconds=600), NOW)
+    now = datetime.now(UTC)
+    target = Target(7, "r2", now - timedelta(seconds=600), now)
     with database.session() as session:
         return {one.name.split()[0]: one for one in rescue.look(session, SPEC, target)}
 

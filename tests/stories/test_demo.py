@@ -122,15 +122,38 @@ def test_what_the_demo_shows_is_what_the_database_has(home: Path, shown: str) ->
 
 def test_every_command_that_it_prints_can_be_typed(home: Path, shown: str) -> None:
     commands = COMMAND.findall(shown.partition("Go on from here")[2])
-    assert len(commands) == 6
+    assert len(commands) == 7
     for command in commands:
         if command == "toolkit demo --incident":
             continue  # it has a test of its own
+        if command.endswith("toolkit worker"):
+            a_worker_starts_and_stops(command, home)
+            continue
         done = subprocess.run(  # noqa: S602  a shell is what people paste it into
             command, shell=True, env=environment(home), capture_output=True, text=True, timeout=30, check=False
         )  # fmt: skip
         assert done.returncode == 0, f"{command}: {done.stderr}"
         assert done.stdout
+
+
+def a_worker_starts_and_stops(command: str, home: Path) -> None:
+    """It says when it is up, and runs until it is told to stop."""
+    with subprocess.Popen(  # noqa: S602  a shell is what people paste it into
+        f"exec env {command}",
+        shell=True,
+        env=environment(home),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as worker:
+        assert worker.stderr is not None
+        heard = []
+        for line in worker.stderr:
+            heard.append(line)
+            if "worker.started" in line:
+                break
+        worker.terminate()
+        heard.append(worker.stderr.read())
+        assert worker.wait(timeout=30) == 0, "".join(heard)
 
 
 def heeding_ctrl_c() -> None:
