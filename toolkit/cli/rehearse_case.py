@@ -10,20 +10,16 @@ import click
 from toolkit.app import App
 from toolkit.cli import render, words
 from toolkit.cli.options import json_option, settings_of
+from toolkit.cli.rehearse_room import server_option
 
 if TYPE_CHECKING:
     from toolkit.rehearse.case import Rehearsed
     from toolkit.rehearse.case_file import Case, Ending
 
 
-@click.command("case")
+@click.command("case", short_help="Run a captured job again.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--on-database-url",
-    "elsewhere",
-    is_flag=True,
-    help="Make the throw-away database on DATABASE_URL's server.",
-)
+@server_option
 @json_option
 @click.pass_context
 def command(ctx: click.Context, *, file: Path, elsewhere: bool, as_json: bool) -> int:

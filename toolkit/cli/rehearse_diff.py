@@ -13,6 +13,7 @@ from toolkit.app import App
 from toolkit.cli import render, words
 from toolkit.cli.options import json_option, settings_of
 from toolkit.cli.rehearse_case import told
+from toolkit.cli.rehearse_room import server_option
 
 if TYPE_CHECKING:
     from toolkit.rehearse.diff import Beside
@@ -21,7 +22,7 @@ ROWS = 5
 """Rows shown of one table and side; --json has all."""
 
 
-@click.command("diff")
+@click.command("diff", short_help="Run captured jobs with two bodies.")
 @click.option(
     "--cases",
     "folder",
@@ -32,12 +33,7 @@ ROWS = 5
 )
 @click.option("--old", required=True, help="The body that was, by name or as module:NAME.")
 @click.option("--new", default="current", show_default=True, help="The body that is to be.")
-@click.option(
-    "--on-database-url",
-    "elsewhere",
-    is_flag=True,
-    help="Make the throw-away databases on DATABASE_URL's server.",
-)
+@server_option
 @json_option
 @click.pass_context
 def command(ctx: click.Context, *, folder: Path, old: str, new: str, elsewhere: bool, as_json: bool) -> int:
