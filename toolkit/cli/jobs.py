@@ -182,7 +182,7 @@ def _silent(run: RunView, now: datetime) -> bool:
     return run.outcome is None and run.lease_until is not None and run.lease_until < now
 
 
-@command.command()
+@command.command(short_help="What failed and was lost, by kind of error.")
 @click.option("--since", type=SINCE, default="24h", show_default=True, help="Runs that began since then.")
 @limit_option
 @json_option

@@ -30,7 +30,7 @@ def command() -> None:
     """What logs tell, whoever wrote them."""
 
 
-@command.command()
+@command.command(short_help="Count errors, completions and skips in logs.")
 @click.argument("log", metavar="FILE|-")
 @json_option
 @click.pass_context

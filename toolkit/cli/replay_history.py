@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from toolkit.ledger.replay_views import Plan
 
 
-@click.command("history")
+@click.command("history", short_help="Who replayed what, why, and what became of it.")
 @click.option("--job", metavar="ID", help="The replays of this job.")
 @limit_option
 @json_option

@@ -90,7 +90,7 @@ def status(ctx: click.Context, *, name: str | None, as_json: bool) -> int:
     return _code(standing)
 
 
-@command.command()
+@command.command(short_help="Why it is what it is, layer by layer.")
 @name_argument
 @click.option("--order", "order_id", metavar="ID", help="For this order.")
 @click.option("--merchant", metavar="ID", help="For this merchant.")
@@ -165,7 +165,7 @@ def history(ctx: click.Context, *, name: str | None, limit: int, as_json: bool) 
     return 0
 
 
-@command.command()
+@command.command(short_help="To the safe side: images inline, no jobs.")
 @name_argument
 @flip_options
 @click.option("--in-flight", "in_flight", type=click.Choice(["finish", "reclaim", "hold"]), default="finish",

@@ -10,7 +10,7 @@ from toolkit.cli.options import SINCE, Since, json_option, settings_of
 from toolkit.errors import UsageError
 
 
-@click.command()
+@click.command(short_help="Record a deployment or a rollback.")
 @click.option("--release", required=True, metavar="ID", help="The release that was deployed.")
 @click.option("--at", type=SINCE, help="When  [default: now].")
 @click.option("--note", default="", help="For people: a commit, a link.")
@@ -46,7 +46,7 @@ def mark(ctx: click.Context, *, release: str, at: Since | None, note: str, as_js
     return 0
 
 
-@click.command()
+@click.command(short_help="How often are the rules wrong?")
 @click.option(
     "--true-rate",
     required=True,
