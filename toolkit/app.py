@@ -137,6 +137,15 @@ class App:
         return Brief(self.database_url, prepared_statements=self.settings.prepared_statements)
 
     @cached_property
+    def single(self) -> Database:
+        """The way to PostgreSQL for a command that does one thing after the other: one connection, without SQLAlchemy."""
+        from toolkit.ledger.database import Pinned
+
+        database = Pinned(self.brief())
+        self._stack.callback(database.close)
+        return database
+
+    @cached_property
     def broker(self) -> redis.Redis:
         """The way to Redis or Valkey."""
         from toolkit.broker.connection import connect
@@ -175,7 +184,7 @@ class App:
         """Raise NotInitialised unless schema `toolkit` is at this release's revision."""
         from toolkit.ledger.migrate import require
 
-        require(self.database)
+        require(self.brief())
 
     def performer(self, *, worker: str, sink: Sink, queue: str | None = None) -> Performer:
         """A performer with the opened resources of every job (of `queue`, when given)."""
@@ -206,10 +215,10 @@ class App:
     @cached_property
     def exporter(self) -> OtlpExporter | None:
         """The OTLP exporter, when a collector is configured; it counts what it drops in `metrics`."""
-        from toolkit.telemetry.export import OtlpExporter, headers
-
         if not self.settings.otlp_endpoint:
             return None
+        from toolkit.telemetry.export import OtlpExporter, headers
+
         exporter = OtlpExporter(
             self.settings.otlp_endpoint,
             headers(self.settings.otlp_headers),
@@ -232,11 +241,11 @@ class App:
         if self.exporter is not None:
             self.exporter.put(data, count)
 
-    def inline_sink(self) -> LedgerSink:
+    def inline_sink(self, database: Database | None = None) -> LedgerSink:
         """Where an inline run tells of itself."""
         from toolkit.inline import LedgerSink
 
-        return LedgerSink(self.database, self.export)
+        return LedgerSink(database or self.database, self.export)
 
     def inline_performer(self, sink: Sink) -> Performer:
         """A performer for this process. Nobody renews an inline run's lease, so it lasts as long as the run may."""
@@ -250,9 +259,7 @@ class App:
         """Plans and carries out replays, in the operator's name."""
         from toolkit.replay.execute import Replays
 
-        return Replays(
-            self.database, self.registry, self.settings.release, self.settings.operator, self._load
-        )
+        return Replays(self.single, self.registry, self.settings.release, self.settings.operator, self._load)
 
     def adopt_dead(self, only: Collection[str] | None = None) -> list[DeadJob]:
         """Take failed jobs that RQ has and the ledger does not (of `only`, when given) into the ledger, unpickling nothing;
@@ -262,7 +269,7 @@ class App:
 
         now = datetime.now(UTC)
         connection.check(self.broker, self.redis_url)
-        with self.database.session() as session:
+        with self.single.session() as session:
             return [
                 one
                 for one in dead.find(self.broker, self.registry, lambda ids: adoption.known(session, ids))
@@ -285,7 +292,7 @@ class App:
             )
         except BROKER_AWAY:
             oldest = 0.0
-        with self.database.session() as session:
+        with self.single.session() as session:
             return Load(oldest, replays.lock_waits(session))
 
     def dry_runner(self) -> DryRunner:
@@ -341,4 +348,4 @@ class App:
         """Flips toggles in this operator's name."""
         from toolkit.toggle.flip import Flipper
 
-        return Flipper(self.database, self.tracing.tracer, self.log, self.settings.operator)
+        return Flipper(self.single, self.tracing.tracer, self.log, self.settings.operator)

@@ -13,11 +13,10 @@ import traceback
 from collections.abc import Sequence
 
 import psycopg
-import sqlalchemy as sa
 
 from toolkit import redact
 from toolkit.errors import DependencyUnreachable, PayloadRefused, Superseded, TransientError, UnknownJob
-from toolkit.ledger.database import is_connection_loss
+from toolkit.ledger.database import cause_of, is_connection_loss
 from toolkit.run import Failure, Reason
 
 SUPERSEDED_STATE = "TK001"
@@ -37,7 +36,7 @@ def failure_of(
 ) -> Failure:
     """What `error` is, for the record. `in_app`: module prefixes whose frames count; `timeouts`: the job time limit's
     exception types."""
-    cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
+    cause = cause_of(error)
     sqlstate = (cause.sqlstate or "") if isinstance(cause, psycopg.Error) else ""
     constraint = (cause.diag.constraint_name or "") if isinstance(cause, psycopg.Error) else ""
     reason = _reason(cause, sqlstate, timeouts)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from toolkit.errors import DependencyUnreachable
-from toolkit.ledger.database import UNREACHABLE, Database
+from toolkit.ledger.database import SESSION_UNREACHABLE, Database
 from toolkit.ledger.traces import TraceChunk, store
 from toolkit.run import Run, RunRecord
 
@@ -37,7 +37,7 @@ class LedgerSink:
         try:
             with self.database.session() as session:
                 store(session, [TraceChunk(trace_id, job_id, data)])
-        except (*UNREACHABLE, DependencyUnreachable):
+        except (*SESSION_UNREACHABLE, DependencyUnreachable):
             return
 
     def dropped(self, signal: str, reason: str, count: int = 1) -> None:

@@ -18,7 +18,7 @@ from toolkit.broker.connection import BROKER_AWAY
 from toolkit.broker.view import QueueView, WorkerView
 from toolkit.errors import DependencyUnreachable, NotInitialised, ToolkitError
 from toolkit.ledger import migrate, queries
-from toolkit.ledger.database import UNREACHABLE
+from toolkit.ledger.database import SESSION_UNREACHABLE
 from toolkit.ledger.reading import reading
 from toolkit.ledger.views import Summary
 from toolkit.settings import masked
@@ -72,7 +72,7 @@ class _Asked(Generic[T]):
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
             return f"no answer within {PATIENCE:g} s"
-        if isinstance(self._error, (DependencyUnreachable, *UNREACHABLE, *BROKER_AWAY)):
+        if isinstance(self._error, (DependencyUnreachable, *SESSION_UNREACHABLE, *BROKER_AWAY)):
             return " ".join(str(self._error).split())
         if self._error is not None:
             raise self._error
@@ -116,14 +116,14 @@ def _server(name: str, variable: str, given: str | None, seen: _Database | _Brok
 
 
 def _look_at_database(app: App, wanted: str) -> _Database:
-    database = app.database
+    database = app.brief()
     found: str | None = None
     summary: Summary | None = None
     problem = remedy = ""
-    with database.session() as session:
-        version = session.execute("SHOW server_version").fetchone()
+    version = "?"
     try:
         with reading(database, within=PATIENCE) as session:
+            version = session.info.parameter_status("server_version") or version
             row = session.execute("SELECT version_num FROM toolkit.alembic_version").fetchone()
             found = row[0] if row else None
             summary = queries.summary(session, WINDOW)
@@ -135,7 +135,7 @@ def _look_at_database(app: App, wanted: str) -> _Database:
         problem, remedy = str(error), error.remedy
     return _Database(
         database.url,
-        version[0].split()[0] if version else "?",
+        version.split()[0],
         Schema(found, wanted, problem, remedy),
         summary,
     )

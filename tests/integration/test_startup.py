@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
 from toolkit.errors import DependencyUnreachable, SettingError
@@ -29,6 +30,8 @@ HEAVY = {
     "structlog",
 }
 """Each costs 20 to 200 ms."""
+BOTH_SERVERS = {"psycopg", "redis", "rq", "opentelemetry"}
+JOB = "3e1f0000-0000-4000-8000-000000000000"
 
 _RUN = """
 import sys
@@ -64,6 +67,35 @@ def test_help_needs_none_of_them(command: str) -> None:
 def test_a_look_at_the_toggle_needs_the_way_to_postgresql_only(database_url: str) -> None:
     """And `psycopg`, which is that way, is seen: the net holds."""
     assert imported("toggle", "status", DATABASE_URL=database_url) == {"psycopg"}
+
+
+@pytest.mark.parametrize(
+    ("command", "needs"),
+    [
+        (("jobs", "list"), {"psycopg"}),
+        (("replay", "--job", JOB, "--plan"), {"psycopg"}),
+        (("replay", "--failed", "--plan"), BOTH_SERVERS),
+        (("jobs", "failed"), BOTH_SERVERS),
+        (("status",), BOTH_SERVERS),
+        (("doctor",), BOTH_SERVERS),
+        (("toggle", "off", "--reason", "test"), {"psycopg", "opentelemetry", "structlog", "rich"}),
+    ],
+)
+def test_what_is_typed_in_an_incident_loads_the_way_to_the_servers_it_asks(
+    connection: psycopg.Connection,
+    database_url: str,
+    redis_url: str,
+    command: tuple[str, ...],
+    needs: set[str],
+) -> None:
+    """No SQLAlchemy, which only transactions of the shop's rows are worth. redis-py loads OpenTelemetry's SDK where it is
+    installed, and structlog rich."""
+    connection.execute(
+        "INSERT INTO toolkit.intent (job_id, job_name, queue, payload, done_at, outcome)"
+        " VALUES (%s, 'test', 'test', '{}', now(), 'failed')",
+        (JOB,),
+    )
+    assert imported(*command, DATABASE_URL=database_url, REDIS_URL=redis_url) == needs
 
 
 def settled(database: Database) -> list[tuple[Any, ...]]:

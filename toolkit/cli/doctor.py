@@ -47,7 +47,7 @@ def command(ctx: click.Context, *, repair: bool, yes: bool, reason: str, grace: 
     with App(settings) as app:
         app.require_schema()
         check(app.broker, app.redis_url)
-        doctor = Doctor(app.database, app.broker, app.registry, _now, grace=grace)
+        doctor = Doctor(app.brief(), app.broker, app.registry, _now, grace=grace)
         try:
             findings = doctor.diagnose(time.sleep)
         except BROKER_AWAY as error:

@@ -104,5 +104,5 @@ def ledger(ctx: click.Context) -> Iterator[Ledger]:
     """The ledger, read only. Raises as `toolkit.ledger.reading.reading` does."""
     from toolkit.ledger.reading import clock, reading
 
-    with App(settings_of(ctx)) as app, reading(app.database) as session:
+    with App(settings_of(ctx)) as app, reading(app.brief()) as session:
         yield Ledger(app, session, clock(session))

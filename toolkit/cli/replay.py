@@ -146,7 +146,7 @@ def _frozen(app: App, call: Call) -> Plan:
     """The plan that was typed, fit to be carried out."""
     from toolkit.ledger import replays
 
-    with app.database.session() as session:
+    with app.single.session() as session:
         plan = replays.find_plan(session, call.execute)
     if plan.ending:
         raise UsageError(
@@ -162,7 +162,7 @@ def _resume(app: App, call: Call) -> int:
     """Go on with one plan that was interrupted, or with all of them."""
     from toolkit.ledger import replays
 
-    with app.database.session() as session:
+    with app.single.session() as session:
         plans = [plan for plan in replays.unfinished(session) if plan.hash.startswith(call.resume)]
     if not plans:
         render.say("nothing was interrupted")
@@ -202,7 +202,7 @@ def _carry_out(app: App, call: Call, plan: Plan, items: Sequence[Item] | None = 
 def _items(app: App, plan: Plan, call: Call) -> list[Item]:
     from toolkit.ledger import replays
 
-    with app.database.session() as session:
+    with app.single.session() as session:
         return replays.items(session, plan.replay_id, screen.JSON_SHOWN if call.as_json else screen.SHOWN)
 
 
@@ -216,7 +216,7 @@ def _left(app: App, plan: Plan) -> int:
     from toolkit.ledger import replays
     from toolkit.replay.execute import attempted
 
-    with app.database.session() as session:
+    with app.single.session() as session:
         return replays.count_open(session, plan.replay_id, attempted(plan))
 
 

@@ -26,7 +26,7 @@ def history(ctx: click.Context, *, job: str | None, limit: int, as_json: bool) -
     from toolkit.ledger import find, replays
     from toolkit.ledger.reading import reading
 
-    with App(settings_of(ctx)) as app, reading(app.database) as session:
+    with App(settings_of(ctx)) as app, reading(app.brief()) as session:
         if job is not None:
             _flights(replays.flights(session, find.one(session, job)), as_json=as_json)
             return

@@ -21,7 +21,7 @@ def named(app: App, texts: Sequence[str]) -> tuple[str, ...]:
     from toolkit.ledger import find
 
     def known(text: str) -> str:
-        with app.database.session() as session:
+        with app.single.session() as session:
             return find.one(session, text)
 
     ids = []

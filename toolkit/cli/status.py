@@ -70,7 +70,7 @@ def _switch(app: App, name: str, seen: Status) -> Standing:
     off = app.settings.switched_off(name)
     if seen.ledger is None:
         return away(name, "the ledger cannot be read", switched_off=off)
-    return look(app.database, app.registry, name, switched_off=off)
+    return look(app.brief(), app.registry, name, switched_off=off)
 
 
 def _toggle(switch: Standing) -> dict[str, Any]:

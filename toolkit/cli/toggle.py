@@ -16,7 +16,6 @@ from toolkit.cli.options import json_option, parse_since, settings_of
 from toolkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from toolkit.ledger.database import Database
     from toolkit.ledger.toggles import Toggle
     from toolkit.toggle.look import Standing
     from toolkit.toggle.plan import Request
@@ -82,7 +81,7 @@ def status(ctx: click.Context, *, name: str | None, as_json: bool) -> int:
     Exit code: 0 everybody goes by it; 3 some process does not; 4 the ledger does not answer.
     """
     with App(settings_of(ctx)) as app:
-        standing = _look(app, name, app.brief())
+        standing = _look(app, name)
     if as_json:
         render.as_json(view.document(standing))
     else:
@@ -104,7 +103,7 @@ def explain(
     from toolkit.toggle.look import conflicts, explain
 
     with App(settings_of(ctx)) as app:
-        standing = _look(app, name, app.brief())
+        standing = _look(app, name)
     steps = explain(standing, order_id=order_id, merchant=merchant)
     decision = decide(
         standing.name,
@@ -152,7 +151,7 @@ def history(ctx: click.Context, *, name: str | None, limit: int, as_json: bool) 
 
     with App(settings_of(ctx)) as app:
         app.require_schema()
-        with app.database.session() as session:
+        with app.single.session() as session:
             versions = toggles.history(session, _named(app, name), limit)
     if as_json:
         render.as_json(versions)
@@ -225,7 +224,7 @@ def _flip(
 
 def _keep_spans(app: App, trace_id: str) -> None:
     data, count = app.tracing.take()
-    app.inline_sink().spans(trace_id, "", "", data, count)
+    app.inline_sink(app.single).spans(trace_id, "", "", data, count)
 
 
 def _carry_out(app: App, name: str, request: Request, timeout: float, trace_id: str, *, as_json: bool) -> int:
@@ -272,7 +271,7 @@ def _doubt(app: App) -> str:
     from toolkit.ledger import verifications
     from toolkit.ledger.reading import reading
 
-    with reading(app.database) as session:
+    with reading(app.single) as session:
         marked = verifications.deployments(session, limit=1)
         release = marked[0].release if marked else app.settings.release
         newest = verifications.listed(session, limit=1, release=release)
@@ -309,13 +308,11 @@ def _see_to_in_flight(app: App, standing: Toggle, trace_id: str, *, as_json: boo
     }
 
 
-def _look(app: App, name: str | None, database: Database | None = None) -> Standing:
+def _look(app: App, name: str | None) -> Standing:
     from toolkit.toggle.look import look
 
     toggle = _named(app, name)
-    return look(
-        database or app.database, app.registry, toggle, switched_off=app.settings.switched_off(toggle)
-    )
+    return look(app.single, app.registry, toggle, switched_off=app.settings.switched_off(toggle))
 
 
 def _named(app: App, name: str | None) -> str:

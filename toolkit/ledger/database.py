@@ -53,7 +53,7 @@ else:
 
 def is_connection_loss(error: BaseException) -> bool:
     """True when `error` says that the server went away or cannot be reached, not that a statement was wrong."""
-    cause = _cause(error)
+    cause = cause_of(error)
     if isinstance(cause, psycopg.InterfaceError):
         return "closed" in str(cause) or "lost" in str(cause)
     if not isinstance(cause, psycopg.OperationalError):
@@ -93,7 +93,7 @@ class Database:
     def session(self) -> Iterator[Session]:
         """A psycopg connection in autocommit; `session.transaction()` and `session.pipeline()` are the caller's."""
         with self.reachable(), self._connected() as connection:
-            session = cast("Session", connection.connection.driver_connection)
+            session = session_of(connection)
             try:
                 yield session
             finally:
@@ -106,7 +106,7 @@ class Database:
         try:
             return self._sessions.connect()
         except Exception as error:
-            if (cause := _cause(error)) is error:
+            if (cause := cause_of(error)) is error:
                 raise
             raise cause from None
 
@@ -116,7 +116,7 @@ class Database:
         try:
             yield
         except Exception as error:
-            cause = _cause(error)
+            cause = cause_of(error)
             if (
                 isinstance(cause, psycopg.OperationalError)
                 and cause.sqlstate is None
@@ -220,9 +220,14 @@ def pipelined(session: Session) -> Iterator[None]:
         raise
 
 
+def session_of(connection: sa.Connection) -> Session:
+    """psycopg's connection inside SQLAlchemy's, in the same transaction."""
+    return cast("Session", connection.connection.driver_connection)
+
+
 def run_script(connection: sa.Connection, script: str) -> None:
     """Several statements as they stand, in the connection's transaction; `%` means nothing here."""
-    cast("Session", connection.connection.driver_connection).execute(script.encode())
+    session_of(connection).execute(script.encode())
 
 
 def patiently(action: Callable[[], T], *, within: float, first_wait: float = 0.05) -> T:
@@ -243,9 +248,10 @@ def patiently(action: Callable[[], T], *, within: float, first_wait: float = 0.0
             wait = min(1.0, wait * 2)
 
 
-def _cause(error: BaseException) -> BaseException:
-    """psycopg's error inside SQLAlchemy's."""
-    return getattr(error, "orig", None) or error
+def cause_of(error: BaseException) -> BaseException:
+    """psycopg's error inside SQLAlchemy's; any other error is its own cause."""
+    inside = getattr(error, "orig", None)
+    return inside if isinstance(inside, psycopg.Error) else error
 
 
 def _arguments(options: str, *, prepared_statements: bool, application_name: str) -> dict[str, Any]:

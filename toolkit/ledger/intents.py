@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-import sqlalchemy as sa
 from psycopg.rows import class_row
 
 from toolkit.errors import NotInitialised
 from toolkit.jobspec import JobSpec, Payload
 from toolkit.ledger.database import Session
 from toolkit.run import Mode
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 CHANNEL = "toolkit_intent"
 """NOTIFY channel that wakes the relay: a hint only."""
@@ -67,27 +69,20 @@ def ask(
     Raises PayloadRefused before the database is asked, NotInitialised when schema `toolkit` is not there or does not know the
     job as this release does.
     """
+    from sqlalchemy import exc  # noqa: PLC0415  the caller's transaction has loaded it; the relay does without
+
     raw = spec.encode(payload).decode()
     carried = context or {}
     try:
-        job_id: str = connection.execute(
-            sa.text(
-                "SELECT toolkit.enqueue(:name, CAST(:payload AS jsonb), :parent, :state, :mode, :release)"
-            ),
-            {
-                "name": spec.name,
-                "payload": raw,
-                "parent": carried.get("traceparent"),
-                "state": carried.get("tracestate"),
-                "mode": mode.value,
-                "release": release,
-            },
+        job_id: str = connection.exec_driver_sql(
+            "SELECT toolkit.enqueue(%s, %s::jsonb, %s, %s, %s, %s)",
+            (spec.name, raw, carried.get("traceparent"), carried.get("tracestate"), mode.value, release),
         ).scalar_one()
-    except sa.exc.ProgrammingError as error:
+    except exc.ProgrammingError as error:
         if isinstance(error.orig, psycopg.errors.InvalidSchemaName | psycopg.errors.UndefinedFunction):
             raise NotInitialised("schema toolkit is missing", remedy="run `toolkit init`") from error
         raise
-    except sa.exc.DataError as error:
+    except exc.DataError as error:
         if isinstance(
             error.orig, psycopg.errors.InvalidParameterValue
         ):  # our guard took it: the database's is of another release

@@ -1,7 +1,8 @@
 """Bring schema `toolkit` to this release's revision, safely when two hosts do it at once, and write the roles.
 
 One transaction holds an advisory lock, so the second caller waits and then finds nothing to do. The catalog's tables are
-never touched here. Alembic is imported to migrate only: every command asks for the revision as it starts.
+never touched here. Alembic, and SQLAlchemy with it, is imported to migrate only: every command asks for the revision as it
+starts.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from typing import Any
 
 import msgspec
 import psycopg
-import sqlalchemy as sa
 
 from toolkit.errors import NotInitialised, SettingError
 from toolkit.jobspec import MAX_PAYLOAD_BYTES, JobSpec, Registry
-from toolkit.ledger.database import Database, run_script
+from toolkit.ledger.database import Database, Session, run_script, session_of
 
 _LOCK = 0x66726573  # "fres": the advisory lock of migrations
 _ROLES = Path(__file__).parent / "roles.sql"
@@ -49,18 +49,19 @@ def revisions() -> set[str]:
     return {path.name[1:5] for path in (_MIGRATIONS / "versions").glob("r[0-9]*.py")}
 
 
-def current(connection: sa.Connection) -> str | None:
+def current(session: Session) -> str | None:
     """The database's revision, or None before the first `toolkit init`. Reads only."""
-    if connection.scalar(sa.text("SELECT to_regclass('toolkit.alembic_version')")) is None:
+    there: Any = session.execute("SELECT to_regclass('toolkit.alembic_version')").fetchone()
+    if there[0] is None:
         return None
-    found: str | None = connection.scalar(sa.text("SELECT version_num FROM toolkit.alembic_version"))
-    return found
+    row = session.execute("SELECT version_num FROM toolkit.alembic_version").fetchone()
+    return str(row[0]) if row else None
 
 
 def require(database: Database) -> None:
     """Raise NotInitialised unless the schema is at this release's revision."""
-    with database.begin() as connection:
-        found = current(connection)
+    with database.session() as session:
+        found = current(session)
     wanted = head()
     if found != wanted:
         state = "is missing" if found is None else f"is at revision {found}, this release wants {wanted}"
@@ -74,9 +75,10 @@ def migrate(database: Database, registry: Registry) -> Migrated:
 
     wanted = head()
     with database.begin() as connection:
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS toolkit"))
-        before = current(connection)
+        session = session_of(connection)
+        session.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        session.execute("CREATE SCHEMA IF NOT EXISTS toolkit")
+        before = current(session)
         if before is not None and before not in revisions():
             raise NotInitialised(
                 f"schema toolkit is at revision {before}, newer than this release ({wanted})",
@@ -88,7 +90,7 @@ def migrate(database: Database, registry: Registry) -> Migrated:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
         for spec in registry:
-            _register(connection, spec)
+            _register(session, spec)
     return Migrated(before=before, after=wanted, roles=_write_roles(database, registry))
 
 
@@ -100,25 +102,18 @@ def _write_roles(database: Database, registry: Registry) -> str:
     for script in scripts:
         try:
             with database.begin() as connection:
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+                session_of(connection).execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
                 run_script(connection, script)
         except _NOT_GRANTED as error:
             missing.append(" ".join(str(error).split()))
     return f"not written: {'; '.join(missing)}" if missing else "written"
 
 
-def _register(connection: sa.Connection, spec: JobSpec) -> None:
-    connection.execute(
-        sa.text(
-            "INSERT INTO toolkit.job_type (name, queue, fields, max_bytes) VALUES (:name, :queue, CAST(:fields AS jsonb), :most)"
-            " ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, fields = excluded.fields, max_bytes = excluded.max_bytes"
-        ),
-        {
-            "name": spec.name,
-            "queue": spec.queue,
-            "fields": msgspec.json.encode(payload_fields(spec)).decode(),
-            "most": MAX_PAYLOAD_BYTES,
-        },
+def _register(session: Session, spec: JobSpec) -> None:
+    session.execute(
+        "INSERT INTO toolkit.job_type (name, queue, fields, max_bytes) VALUES (%s, %s, %s::jsonb, %s)"
+        " ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, fields = excluded.fields, max_bytes = excluded.max_bytes",
+        (spec.name, spec.queue, msgspec.json.encode(payload_fields(spec)).decode(), MAX_PAYLOAD_BYTES),
     )
 
 

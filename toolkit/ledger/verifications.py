@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import sqlalchemy as sa
 from psycopg.rows import class_row
 
 from toolkit.ledger.database import Session
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 LEASE: Final = 15.0
 """Seconds without a sign of life after which a runner counts as gone."""
@@ -214,30 +216,21 @@ def annotate(session: Session, verification_id: int, annotation: str) -> None:
 
 def next_number(connection: sa.Connection, verification_id: int) -> int:
     """The number of its next test order. Whoever else places one waits for this transaction to end."""
-    key = {"id": verification_id}
-    connection.execute(
-        sa.text("SELECT FROM toolkit.verification WHERE verification_id = :id FOR NO KEY UPDATE"), key
+    key = (verification_id,)
+    connection.exec_driver_sql(
+        "SELECT FROM toolkit.verification WHERE verification_id = %s FOR NO KEY UPDATE", key
     )
-    query = "SELECT coalesce(max(number), 0) + 1 FROM toolkit.test_order WHERE verification_id = :id"
-    return int(connection.execute(sa.text(query), key).scalar_one())
+    query = "SELECT coalesce(max(number), 0) + 1 FROM toolkit.test_order WHERE verification_id = %s"
+    return int(connection.exec_driver_sql(query, key).scalar_one())
 
 
 def note_test_order(
     connection: sa.Connection, verification_id: int, *, number: int, purpose: str, job_id: str, subject: str
 ) -> None:
     """A test order, in the transaction that places it; a second one of that number is refused (IntegrityError)."""
-    connection.execute(
-        sa.text(
-            "INSERT INTO toolkit.test_order (verification_id, number, purpose, job_id, subject)"
-            " VALUES (:verification, :number, :purpose, :job, :subject)"
-        ),
-        {
-            "verification": verification_id,
-            "number": number,
-            "purpose": purpose,
-            "job": job_id,
-            "subject": subject,
-        },
+    connection.exec_driver_sql(
+        "INSERT INTO toolkit.test_order (verification_id, number, purpose, job_id, subject) VALUES (%s, %s, %s, %s, %s)",
+        (verification_id, number, purpose, job_id, subject),
     )
 
 

@@ -49,8 +49,6 @@ class Facts:
 def look(scene: Scene) -> Facts:
     """The ledger, and Vercel where it is configured."""
     target = scene.target
-    with scene.database.begin() as connection:
-        found = current(connection)
     hosted, hosting, away = _hosting(scene)
     with reading(scene.database) as session:
         return Facts(
@@ -60,7 +58,7 @@ def look(scene: Scene) -> Facts:
             processes=liveness.processes(session),
             runs=liveness.last_runs(session, max(target.since, target.now - LATELY)),
             asked=liveness.asked_by(session, max(target.since, target.now - LATELY), scene.spec.name),
-            schema=(found, head()),
+            schema=(current(session), head()),
             hosted=hosted,
             hosting=hosting,
             hosting_away=away,
