@@ -42,7 +42,8 @@ class FreshJob(Job):
 
 def encoder(spec: JobSpec, connection: redis.Redis) -> Callable[[Intent], dict[str, str]]:
     """Makes RQ job hashes, as HSET takes them, of intents of this job. What all of them share is RQ's own work, done once;
-    the rest is written as RQ reads it. `data` is plain JSON, which RQ takes as well as its own compressed form."""
+    the rest is written as RQ reads it: an empty field is none, and is left out. `data` is plain JSON, which RQ takes as well as
+    its own compressed form."""
     shared = FreshJob.create(
         func=spec.name, connection=connection, timeout=int(spec.timeout), result_ttl=RESULT_TTL, failure_ttl=FAILURE_TTL,
         status=JobStatus.QUEUED, serializer=JSONSerializer,
@@ -52,7 +53,7 @@ def encoder(spec: JobSpec, connection: redis.Redis) -> Callable[[Intent], dict[s
     common = {
         name: str(getattr(value, "value", value))
         for name, value in shared.items()
-        if not isinstance(value, bytes)
+        if value != "" and not isinstance(value, bytes)
     }
 
     def encoded(intent: Intent) -> dict[str, str]:

@@ -21,7 +21,7 @@ from toolkit.broker.codec import encoder
 from toolkit.broker.place import Placer
 from toolkit.jobspec import Registry
 from toolkit.ledger import intents
-from toolkit.ledger.database import Database
+from toolkit.ledger.database import Database, pipelined
 from toolkit.telemetry import catalog
 from toolkit.telemetry.logs import Log
 
@@ -46,12 +46,12 @@ class Relay:
 
     def run_once(self) -> int:
         """Push one batch; returns its size, 0 when nothing waits. Raises when PostgreSQL or the broker is away."""
-        with self.database.session() as session, session.transaction():
+        with self.database.session() as session, pipelined(session):
+            # Not worth a wait for the disk: if the server crashes and forgets that these were pushed, they are pushed
+            # again, and the placing script leaves them where they are.
+            session.execute("SET LOCAL synchronous_commit = off")
             batch = intents.claim_unpushed(session, self.registry.runnable, self.batch)
             if batch:
-                # Not worth a wait for the disk: if the server crashes and forgets that these were pushed, they are pushed
-                # again, and the placing script leaves them where they are.
-                session.execute("SET LOCAL synchronous_commit = off")
                 self.push(batch)
                 intents.mark_pushed(session, [intent.job_id for intent in batch])
         return len(batch)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import psycopg
 from psycopg.rows import class_row
 
@@ -25,8 +26,7 @@ CHANNEL = "toolkit_intent"
 """NOTIFY channel that wakes the relay: a hint only."""
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(msgspec.Struct, frozen=True, gc=False):
     """One asked job as the relay pushes it. `payload` is JSON text; `due_at`: since when it may run; `replay_of`: the failed
     run that it was asked again to replay."""
 
@@ -116,7 +116,7 @@ def claim_unpushed(session: Session, job_names: Sequence[str], limit: int) -> li
 
 
 def mark_pushed(session: Session, job_ids: Sequence[str]) -> None:
-    """The broker has them now."""
+    """The broker has them now. (Not before: who looks for what the broker forgot goes by this time.)"""
     session.execute(
         "UPDATE toolkit.intent SET pushed_at = clock_timestamp(), pushes = pushes + 1 WHERE job_id = ANY(%s)",
         (list(job_ids),),
