@@ -115,17 +115,22 @@ class ScheduledDatabase(Database):
                 cursor_factory=ScheduledCursor,
                 application_name=application_name,
                 options=f"-c timezone=UTC {options}",
-                autocommit=False,
+                autocommit=True,
             )
+            connection.isolation_level = psycopg.IsolationLevel[isolation.replace(" ", "_")]
             connection.gate = gate
             return connection
 
-        self.engine = sa.create_engine(
-            "postgresql+psycopg://", creator=connect, isolation_level=isolation, pool_size=2, max_overflow=2
+        self._sessions = sa.create_engine(
+            "postgresql+psycopg://",
+            creator=connect,
+            isolation_level="AUTOCOMMIT",
+            pool_size=2,
+            max_overflow=2,
         )
-        self._sessions = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        sa.event.listen(self.engine, "checkout", _given_out)
-        sa.event.listen(self.engine, "checkin", _handed_back)
+        self.engine = self._sessions.execution_options(isolation_level=isolation)
+        sa.event.listen(self._sessions, "checkout", _given_out)
+        sa.event.listen(self._sessions, "checkin", _handed_back)
 
 
 def _given_out(connection: ScheduledConnection, *_: Any) -> None:
