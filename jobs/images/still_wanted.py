@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobs.images.payload import ImagePayload
-from toolkit.ledger.database import Session
+from toolkit.ledger.database import Session, array_of
 
 _GONE = """
 SELECT CASE
@@ -26,6 +26,6 @@ ORDER BY asked.place
 def still_wanted(session: Session, payloads: Sequence[ImagePayload]) -> list[str]:
     """For each payload, in order: '' while the order has drafts of this merchant, else the SkipReason that a run would end
     in. One round trip."""
-    orders = [payload.purchase_order_id for payload in payloads]
-    merchants = [payload.merchant_id for payload in payloads]
+    orders = array_of([payload.purchase_order_id for payload in payloads])
+    merchants = array_of([payload.merchant_id for payload in payloads])
     return [row[0] for row in session.execute(_GONE, (orders, merchants)).fetchall()]

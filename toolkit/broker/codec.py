@@ -80,4 +80,4 @@ def encode(intent: Intent, spec: JobSpec, connection: redis.Redis) -> dict[str, 
 
 def _utc(moment: datetime) -> str:
     """A time as RQ writes it."""
-    return f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[:26]}Z"
+    return str(msgspec.to_builtins(moment.astimezone(UTC)))

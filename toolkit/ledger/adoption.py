@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from toolkit.jobspec import JobSpec, Payload
-from toolkit.ledger.database import Session
+from toolkit.ledger.database import Session, array_of
 from toolkit.run import Failure
 
 
@@ -27,7 +27,7 @@ class FailedRun:
 def known(session: Session, job_ids: Sequence[str]) -> set[str]:
     """Those of these jobs that the ledger has. Reads only."""
     rows = session.execute(
-        "SELECT job_id FROM toolkit.intent WHERE job_id = ANY(%s)", (list(job_ids),)
+        "SELECT job_id FROM toolkit.intent WHERE job_id = ANY(%s)", (array_of(job_ids),)
     ).fetchall()
     return {row[0] for row in rows}
 

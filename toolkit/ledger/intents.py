@@ -16,7 +16,7 @@ from psycopg.rows import class_row
 
 from toolkit.errors import NotInitialised
 from toolkit.jobspec import JobSpec, Payload
-from toolkit.ledger.database import Session
+from toolkit.ledger.database import Session, array_of
 from toolkit.run import Mode
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def mark_pushed(session: Session, job_ids: Sequence[str]) -> None:
     """The broker has them now. (Not before: who looks for what the broker forgot goes by this time.)"""
     session.execute(
         "UPDATE toolkit.intent SET pushed_at = clock_timestamp(), pushes = pushes + 1 WHERE job_id = ANY(%s)",
-        (list(job_ids),),
+        (array_of(job_ids),),
     )
 
 

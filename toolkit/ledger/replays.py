@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from toolkit.errors import NotFound
 from toolkit.jobspec import CONTROL
-from toolkit.ledger.database import Session
+from toolkit.ledger.database import Session, array_of
 from toolkit.ledger.replay_views import Flight, Item, Landed, LastRun, Plan, Selection, Snapshot
 from toolkit.run import CORE_SKIP_REASONS
 
@@ -265,8 +265,8 @@ def reopen(
         (
             replay_id,
             holder,
-            [job.job_id for job, _ in moves],
-            # Numbers and uuids need no quoting; psycopg would look for it in each.
+            array_of([job.job_id for job, _ in moves]),
+            # Numbers and uuids need no quoting.
             f"{{{','.join(run.run_id if run else 'NULL' for run in last)}}}",
             f"{{{','.join(str(run.number) if run else '0' for run in last)}}}",
             [payload for _, payload in moves] if any(payload for _, payload in moves) else [],
