@@ -30,7 +30,7 @@ HEAVY = {
     "structlog",
 }
 """Each costs 20 to 200 ms."""
-BOTH_SERVERS = {"psycopg", "redis", "rq", "opentelemetry"}
+BOTH_SERVERS = {"psycopg", "redis", "opentelemetry"}
 JOB = "3e1f0000-0000-4000-8000-000000000000"
 
 _RUN = """

@@ -12,19 +12,8 @@ from datetime import datetime
 from typing import Any, Final, cast
 
 import redis
-from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
-from rq.job import Job
-from rq.registry import (
-    DeferredJobRegistry,
-    FailedJobRegistry,
-    FinishedJobRegistry,
-    ScheduledJobRegistry,
-    StartedJobRegistry,
-)
-from rq.utils import utcparse
-from rq.worker import BaseWorker
-from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
+from toolkit.broker import keys as rq
 from toolkit.broker.view import queue_key
 
 WAITING: Final = "waiting"
@@ -36,11 +25,11 @@ FAILED: Final = "failed"
 FINISHED: Final = "finished"
 
 REGISTRIES: Final = {
-    STARTED: StartedJobRegistry.key_template,
-    SCHEDULED: ScheduledJobRegistry.key_template,
-    DEFERRED: DeferredJobRegistry.key_template,
-    FAILED: FailedJobRegistry.key_template,
-    FINISHED: FinishedJobRegistry.key_template,
+    STARTED: rq.STARTED,
+    SCHEDULED: rq.SCHEDULED,
+    DEFERRED: rq.DEFERRED,
+    FAILED: rq.FAILED,
+    FINISHED: rq.FINISHED,
 }
 """Sorted sets of a queue. `passing` is the list between waiting and started."""
 
@@ -119,7 +108,7 @@ def _lists(broker: redis.Redis, queue: str) -> tuple[list[tuple[str, list[str]]]
     pipe.lrange(f"{key}:intermediate", 0, -1)
     for template in REGISTRIES.values():
         pipe.zrange(template.format(queue), 0, -1)
-    pipe.smembers(WORKERS_BY_QUEUE_KEY % queue)
+    pipe.smembers(rq.WORKERS.format(queue))
     *answers, workers = pipe.execute()
     places = (WAITING, PASSING, *REGISTRIES)
     return [(place, _text(ids)) for place, ids in zip(places, answers, strict=True)], sorted(_text(workers))
@@ -131,7 +120,7 @@ def _expiring(broker: redis.Redis, waiting: Sequence[str]) -> dict[str, float]:
         some = waiting[start : start + _BATCH]
         pipe = broker.pipeline(transaction=False)
         for job_id in some:
-            pipe.pttl(Job.key_for(job_id))
+            pipe.pttl(rq.JOB.format(job_id))
         for job_id, left in zip(some, pipe.execute(), strict=True):
             if left != -1:
                 found[job_id] = max(0.0, left / 1000)
@@ -141,11 +130,11 @@ def _expiring(broker: redis.Redis, waiting: Sequence[str]) -> dict[str, float]:
 def _workers(
     broker: redis.Redis, queue: str, keys: Sequence[str], gone: Callable[[Sequence[bytes | None]], str]
 ) -> list[WorkerSeen]:
-    names = [key.removeprefix(BaseWorker.redis_worker_namespace_prefix) for key in keys]
+    names = [key.removeprefix(rq.WORKER) for key in keys]
     pipe = broker.pipeline(transaction=False)
     for key, name in zip(keys, names, strict=True):
         pipe.hmget(key, ("last_heartbeat", "death", "hostname", "pid"))
-        pipe.smembers(WORKER_EXECUTIONS_KEY_TEMPLATE.format(name))
+        pipe.smembers(rq.EXECUTIONS.format(name))
     answers: list[Any] = pipe.execute()
     return [
         WorkerSeen(name, queue, gone(fields), tuple(sorted(_text(held))))
@@ -163,7 +152,7 @@ def _gone(
         return f"it ended at {death}"
     if pid.isdecimal() and alive(host, int(pid)) is False:
         return f"no process {pid} runs on {host}"
-    quiet = (now - utcparse(beat)).total_seconds()
+    quiet = (now - rq.moment(beat)).total_seconds()
     return f"its last heartbeat is {quiet:.0f} s old" if quiet > silence else ""
 
 

@@ -18,10 +18,8 @@ from itertools import islice
 from typing import Final
 
 import redis
-from rq.job import Job
-from rq.registry import FailedJobRegistry
-from rq.utils import utcparse
 
+from toolkit.broker import keys
 from toolkit.broker.old_error import failure_of_text, kept_error
 from toolkit.broker.old_payload import LARGEST, Asked, read
 from toolkit.jobspec import Registry
@@ -55,7 +53,7 @@ def find(
 ) -> Iterator[DeadJob]:
     """The failed jobs of the registered queues that `known` does not return. Reads only; constant memory."""
     for queue in registry.queues:
-        key = FailedJobRegistry.key_template.format(queue)
+        key = keys.FAILED.format(queue)
         ids = (member.decode(errors="replace") for member, _ in broker.zscan_iter(key, count=PAGE))
         for page in _batches(ids, PAGE):
             there = known(page)
@@ -88,13 +86,19 @@ def adopt_all(
     *,
     now: datetime,
     only: Collection[str] | None = None,
-) -> int:
-    """Take those that can be run (of `only`, when given) into the ledger; how many there were. Safe to do again."""
-    return sum(
-        adopt(session, registry, one, now=now)
-        for one in find(broker, registry, lambda ids: adoption.known(session, ids))
-        if only is None or one.job_id in only
-    )
+) -> tuple[list[str], list[DeadJob]]:
+    """Take those that can be run (of `only`, when given) into the ledger. Returns the ids that were taken, and the jobs whose
+    ids cannot be had. Safe to do again."""
+    taken: list[str] = []
+    refused: list[DeadJob] = []
+    for one in find(broker, registry, lambda ids: adoption.known(session, ids)):
+        if only is not None and one.job_id not in only:
+            continue
+        if one.asked.payload is None:
+            refused.append(one)
+        elif adopt(session, registry, one, now=now):
+            taken.append(one.job_id)
+    return taken, refused
 
 
 def _batches(ids: Iterator[str] | Sequence[str], size: int) -> Iterator[list[str]]:
@@ -106,7 +110,7 @@ def _batches(ids: Iterator[str] | Sequence[str], size: int) -> Iterator[list[str
 def _look(broker: redis.Redis, registry: Registry, queue: str, ids: Sequence[str]) -> Iterator[DeadJob]:
     pipe = broker.pipeline(transaction=False)
     for job_id in ids:
-        key = Job.key_for(job_id)
+        key = keys.JOB.format(job_id)
         pipe.hmget(key, _FIELDS)
         pipe.hstrlen(key, "data")
         pipe.xrevrange(f"rq:results:{job_id}", count=1)
@@ -114,12 +118,12 @@ def _look(broker: redis.Redis, registry: Registry, queue: str, ids: Sequence[str
     sizes = answers[1::3]
     for job_id, size in zip(ids, sizes, strict=True):
         if size <= _SMALL:
-            pipe.hget(Job.key_for(job_id), "data")
+            pipe.hget(keys.JOB.format(job_id), "data")
     small = iter(pipe.execute())
     for job_id, values, size, results in zip(ids, answers[::3], sizes, answers[2::3], strict=True):
         data = next(small) if size <= _SMALL else b""
         if _SMALL < size <= LARGEST:
-            data = broker.hget(Job.key_for(job_id), "data")
+            data = broker.hget(keys.JOB.format(job_id), "data")
         kept = results[0][1].get(b"exc_string") if results else None
         yield _dead(
             job_id, queue, _asked(registry, queue, data, size), dict(zip(_FIELDS, values, strict=True)), kept
@@ -151,6 +155,6 @@ def _dead(
 
 def _time(value: bytes | None) -> datetime | None:
     try:
-        return utcparse(value.decode()) if value else None
+        return keys.moment(value.decode()) if value else None
     except ValueError:
         return None

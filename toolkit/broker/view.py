@@ -9,21 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import cast
 
 import redis
-from rq import Queue
-from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
-from rq.job import Job
-from rq.registry import (
-    DeferredJobRegistry,
-    FailedJobRegistry,
-    FinishedJobRegistry,
-    ScheduledJobRegistry,
-    StartedJobRegistry,
-)
-from rq.utils import as_text, utcparse
-from rq.worker import BaseWorker
-from rq.worker_registration import WORKERS_BY_QUEUE_KEY
+
+from toolkit.broker import keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +53,7 @@ class WorkerView:
 
 def queue_key(queue: str) -> str:
     """RQ's list of waiting jobs."""
-    return f"{Queue.redis_queue_namespace_prefix}{queue}"
+    return keys.QUEUE.format(queue)
 
 
 def queue_view(broker: redis.Redis, queue: str, now: datetime) -> QueueView:
@@ -72,20 +62,14 @@ def queue_view(broker: redis.Redis, queue: str, now: datetime) -> QueueView:
     pipe = broker.pipeline(transaction=False)
     pipe.llen(key)
     pipe.llen(f"{key}:intermediate")
-    for registry in (
-        StartedJobRegistry,
-        ScheduledJobRegistry,
-        DeferredJobRegistry,
-        FailedJobRegistry,
-        FinishedJobRegistry,
-    ):
-        pipe.zcard(registry.key_template.format(queue))
+    for registry in (keys.STARTED, keys.SCHEDULED, keys.DEFERRED, keys.FAILED, keys.FINISHED):
+        pipe.zcard(registry.format(queue))
     pipe.lindex(key, 0)
     queued, intermediate, started, scheduled, deferred, failed, finished, oldest = pipe.execute()
     age = 0.0
     if oldest is not None:
-        since = broker.hget(Job.key_for(oldest.decode()), "enqueued_at")
-        age = max(0.0, (now - utcparse(as_text(since))).total_seconds()) if since else 0.0
+        since = cast("bytes | None", broker.hget(keys.JOB.format(oldest.decode()), "enqueued_at"))
+        age = max(0.0, (now - keys.moment(since.decode())).total_seconds()) if since else 0.0
     return QueueView(queue, queued, intermediate, started, scheduled, deferred, failed, finished, age)
 
 
@@ -95,10 +79,10 @@ def known_ids(broker: redis.Redis, queue: str) -> tuple[set[str], set[str]]:
     key = queue_key(queue)
     pipe = broker.pipeline(transaction=True)
     pipe.lrange(key, 0, -1)
-    pipe.zrange(ScheduledJobRegistry.key_template.format(queue), 0, -1)
-    pipe.zrange(DeferredJobRegistry.key_template.format(queue), 0, -1)
+    pipe.zrange(keys.SCHEDULED.format(queue), 0, -1)
+    pipe.zrange(keys.DEFERRED.format(queue), 0, -1)
     pipe.lrange(f"{key}:intermediate", 0, -1)
-    pipe.zrange(StartedJobRegistry.key_template.format(queue), 0, -1)
+    pipe.zrange(keys.STARTED.format(queue), 0, -1)
     waiting, scheduled, deferred, middle, started = pipe.execute()
     resting = {*_text(waiting), *_text(scheduled), *_text(deferred)}
     passing = {*_text(middle), *(entry.partition(":")[0] for entry in _text(started))}
@@ -109,17 +93,15 @@ def workers(broker: redis.Redis, queues: Sequence[str], now: datetime) -> list[W
     """The workers registered for these queues, by name."""
     pipe = broker.pipeline(transaction=False)
     for queue in queues:
-        pipe.smembers(WORKERS_BY_QUEUE_KEY % queue)
-    keys = sorted({key for answer in pipe.execute() for key in _text(answer)})
+        pipe.smembers(keys.WORKERS.format(queue))
+    registered = sorted({key for answer in pipe.execute() for key in _text(answer)})
     pipe = broker.pipeline(transaction=False)
-    for key in keys:
+    for key in registered:
         pipe.hgetall(key)
-        pipe.smembers(
-            WORKER_EXECUTIONS_KEY_TEMPLATE.format(key.removeprefix(BaseWorker.redis_worker_namespace_prefix))
-        )
+        pipe.smembers(keys.EXECUTIONS.format(key.removeprefix(keys.WORKER)))
     answers = pipe.execute()
     found = []
-    for key, raw, running in zip(keys, answers[::2], answers[1::2], strict=True):
+    for key, raw, running in zip(registered, answers[::2], answers[1::2], strict=True):
         if raw:
             found.append(_worker(key, raw, running, now))
     return found
@@ -128,13 +110,13 @@ def workers(broker: redis.Redis, queues: Sequence[str], now: datetime) -> list[W
 def _worker(key: str, raw: dict[bytes, bytes], running: Iterable[bytes], now: datetime) -> WorkerView:
     fields = {name.decode(): value.decode() for name, value in raw.items()}
     beat = (
-        utcparse(fields["last_heartbeat"])
+        keys.moment(fields["last_heartbeat"])
         if fields.get("last_heartbeat")
         else datetime.min.replace(tzinfo=UTC)
     )
     job = next(iter(_text(running)), None)
     return WorkerView(
-        name=key.removeprefix(BaseWorker.redis_worker_namespace_prefix),
+        name=key.removeprefix(keys.WORKER),
         host=fields.get("hostname", ""),
         pid=int(fields.get("pid") or 0),
         state="dead" if "death" in fields else fields.get("state", "?"),
