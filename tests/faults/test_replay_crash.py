@@ -12,7 +12,7 @@ from toolkit.embedded import servers as embedded
 def test_a_replay_killed_at_any_step_is_resumed_and_runs_each_job_once(
     servers: embedded.Servers, redis_url: str
 ) -> None:
-    command = [sys.executable, "-m", "tests.faults.replay_crash", "--every", "19"]
+    command = [sys.executable, "-m", "tests.faults.replay_crash", "--every", "16"]
     postgres = urlsplit(servers.postgres.url)._replace(path="/postgres").geturl()
 
     done = subprocess.run(
