@@ -72,8 +72,8 @@ class Database:
 
         self.url = url
         address = _psycopg_url(url)
-        # Sessions come straight from the pool: a SQLAlchemy connection around each, and the change of its isolation level and
-        # back, cost a job a tenth of a millisecond.
+        # Sessions come straight from the pool: to wrap each in a SQLAlchemy connection, and to change its isolation level and
+        # back, is CPU that every job would pay for.
         self._sessions = sa.create_engine(
             address,
             isolation_level="AUTOCOMMIT",
