@@ -71,10 +71,6 @@ class _Node:
         return next((one for one in self.branches if one not in self.tried and one not in self.sleep), None)
 
 
-class _Diverged(Exception):
-    """A run did something else than the one before it, on the same branches."""
-
-
 class _Path:
     """Chooses: along the nodes there are, then on by the first branch, making nodes."""
 

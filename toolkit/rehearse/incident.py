@@ -174,11 +174,6 @@ class Report:
         return (first.error, first.error_at) == (f"{expect.sqlstate} {expect.constraint}", expect.at)
 
     @property
-    def harmful(self) -> bool:
-        """True when the body of then failed or did harm for every reason."""
-        return all(run.error or run.harm for run in self.then)
-
-    @property
     def fixed(self) -> bool:
         """No error and no harm with today's job."""
         return all(not run.error and not run.harm and run.ending.startswith("skipped") for run in self.now)

@@ -15,6 +15,8 @@ from toolkit.rehearse.room import Room, Theatre
 from toolkit.rehearse.server_log import ServerLog
 from toolkit.rehearse.words import Outcome, Scenario, Story, findings
 
+DISAGREES = "the server's log has other errors than the clients were told"
+
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """One outcome, in how many schedules, and what is wrong with it."""
@@ -28,7 +30,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
 class RaceReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a race came to. `errors`: "actor SQLSTATE" → schedules in which the server said so. `server_log`: whether its
-    log has exactly the errors that the clients were told (None: there was no log to read)."""
+    log has exactly the errors that the clients were told (None: there was no log to read); that it has others is a finding."""
 
     scenario: str
     about: str
@@ -44,16 +46,6 @@ class RaceReport(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, int]
     findings: tuple[str, ...]
     server_log: bool | None
-
-    @property
-    def clean(self) -> bool:
-        """True when nothing is wrong, in any schedule."""
-        return not self.findings and self.server_log is not False
-
-    @property
-    def proven(self) -> bool:
-        """True when nothing is wrong and no schedule was left out."""
-        return self.clean and self.exhausted
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +145,10 @@ def _report(
         ),
         errors=dict(sorted(errors.items())),
         facts=dict(sorted(facts.items())),
-        findings=tuple(sorted({one for many in wrong.values() for one in many})),
+        findings=(
+            *sorted({one for many in wrong.values() for one in many}),
+            *([DISAGREES] if agreed is False else ()),
+        ),
         server_log=agreed,
     )
 

@@ -63,10 +63,6 @@ class Outcome(msgspec.Struct, frozen=True):
     errors: tuple[tuple[str, str], ...] = ()
     facts: tuple[tuple[str, int], ...] = ()
 
-    def has_error(self, actors: tuple[str, ...], sqlstate: str) -> bool:
-        """True when one of `actors` was given that SQLSTATE."""
-        return any(who in actors and error.startswith(sqlstate) for who, error in self.errors)
-
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
     """One schedule and what came of it. `disturbed`: a time limit fired only because the machine was slow."""
@@ -121,8 +117,8 @@ class Scenario:
     """Actors, the rows they start from, and what is looked at when all are done.
 
     `reset` leaves exactly the starting rows, whatever was there. `inspect` returns numbers by name; every one above 0 is
-    a finding unless its name begins with '~' (told, not judged). `expected` are the errors of actors that are not jobs
-    which this scenario allows, as SQLSTATEs. `schema` alters a fresh copy of the template once.
+    a finding unless its name begins with '~' (told, not judged). `allowed` are the SQLSTATEs that count against nobody here,
+    jobs included: what the code deals with by itself. `schema` alters a fresh copy of the template once.
     """
 
     name: str
