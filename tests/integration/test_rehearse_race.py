@@ -16,10 +16,10 @@ from jobs.images.rehearse import REHEARSAL
 from jobs.images.rehearse.bodies import changing
 from tests.conftest import with_database
 from toolkit.embedded import servers as embedded
-from toolkit.rehearse import isolation_spec, story_file
+from toolkit.rehearse import certificate, story_file
 from toolkit.rehearse.explorer import explore
 from toolkit.rehearse.mutants import judge
-from toolkit.rehearse.race import Method, race, replay
+from toolkit.rehearse.race import DISAGREES, Method, race, replay
 from toolkit.rehearse.room import Room, Theatre
 from toolkit.rehearse.server_log import ServerLog
 from toolkit.rehearse.story_view import draw
@@ -189,7 +189,7 @@ def test_an_exploration_that_stops_early_does_not_say_that_it_is_exhausted(room:
     assert (found.schedules, found.exhausted) == (13, False)
 
 
-def test_the_counterexample_is_minimal_readable_and_a_spec_that_parses(room: Room) -> None:
+def test_the_counterexample_is_minimal_and_readable_also_as_a_spec(room: Room) -> None:
     scenario = REHEARSAL.table(Options())["fetch-then-insert"]
     _, worst = race(room, scenario)
     assert worst is not None
@@ -200,10 +200,18 @@ def test_the_counterexample_is_minimal_readable_and_a_spec_that_parses(room: Roo
         "cause: deleter deleted the row in turn 4, committed in turn 5 after job had looked in turn 2"
         in drawn
     )
-    spec = isolation_spec.parse(worst.spec)
-    assert list(spec.sessions) == ["job", "deleter"]
-    assert spec.permutations == (("job1", "job2", "deleter3", "deleter4", "deleter5", "job6", "job7"),)
-    assert spec.sessions["deleter"]["deleter4"] == """DELETE FROM "ProductDraft" WHERE id = 'draft-1';"""
+    assert """step "deleter4" { DELETE FROM "ProductDraft" WHERE id = 'draft-1'; }""" in worst.spec
+    assert worst.spec.endswith(
+        """permutation "job1" "job2" "deleter3" "deleter4" "deleter5" "job6" "job7"\n"""
+    )
+
+
+def test_the_cause_names_the_turn_that_commits_whatever_the_deleter_does_before(room: Room) -> None:
+    scenario = REHEARSAL.table(Options(recreate=True))["stale-payload"]
+    order = ("deleter", "deleter", "deleter", "job", "job", "deleter", "job")
+    story = replay(room, scenario, order).story
+    assert [story.steps[turn - 1].sql.split()[0] for turn in (2, 3, 6)] == ["DELETE", "INSERT", "COMMIT"]
+    assert "cause: deleter deleted the row in turn 2, committed in turn 6, and" in draw(scenario, story)
 
 
 def test_the_isolation_tester_itself_gets_the_same_error_from_the_exported_spec(
@@ -285,6 +293,15 @@ def test_a_log_that_lacks_an_error_disagrees(room: Room, servers: embedded.Serve
     log = ServerLog(servers.postgres.log)
     assert log.agreed("rehearse_nobody", Counter()) is True
     assert log.agreed("rehearse_nobody", Counter({("job", "23503"): 1}), within=0.1) is False
+
+
+def test_a_log_that_disagrees_is_a_finding_of_the_race_and_of_its_certificate(
+    room: Room, tmp_path: Path
+) -> None:
+    (tmp_path / "log").touch()
+    report, worst = race(room, TODAY["delete-draft"], log=ServerLog(tmp_path / "log"))
+    assert (report.server_log, worst) == (False, None), "the job met no 55P03"
+    assert report.findings == certificate.raced(report).findings == (DISAGREES,)
 
 
 def test_sabotage_is_noticed(room: Room) -> None:

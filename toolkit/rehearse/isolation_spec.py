@@ -1,4 +1,4 @@
-"""A story as a spec for PostgreSQL's isolation tester (src/test/isolation), and a reader of such specs.
+"""A story as a spec for PostgreSQL's isolation tester (src/test/isolation).
 
 The spec is self-contained for the tables of schema public that the story touched: their columns, primary keys and the
 foreign keys among them. What calls functions of schema `toolkit` needs that schema in the tester's database; the spec
@@ -8,12 +8,10 @@ says so. The tester's grammar ends a block of SQL at the first `}`, so braces in
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from psycopg import sql
 
-from toolkit.errors import InputFileError
 from toolkit.ledger.database import Session
 from toolkit.rehearse.words import CRASH, Story
 
@@ -113,84 +111,3 @@ def _no_braces(statement: str) -> str:
         return "E'" + body.replace("{", "\\x7b").replace("}", "\\x7d") + "'"
 
     return _LITERAL.sub(escaped, statement)
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """A spec as the isolation tester reads it."""
-
-    setup: tuple[str, ...]
-    teardown: str
-    sessions: Mapping[str, Mapping[str, str]]
-    permutations: tuple[tuple[str, ...], ...] = field(default=())
-
-
-_TOKEN = re.compile(
-    r'\s+|#[^\n]*|(?P<sql>\{[^}]*\})|"(?P<quoted>[^"\n]+)"|(?P<word>[A-Za-z_]\w*)|(?P<bad>.)', re.DOTALL
-)
-
-
-class _Tokens:
-    """The tester's words, quoted names and blocks of SQL, with their lines."""
-
-    def __init__(self, text: str) -> None:
-        self.all = [
-            (match.lastgroup, match.group(match.lastgroup), text.count("\n", 0, match.start()) + 1)
-            for match in _TOKEN.finditer(text)
-            if match.lastgroup
-        ]
-        self.at = 0
-
-    def __bool__(self) -> bool:
-        return self.at < len(self.all)
-
-    @property
-    def line(self) -> int:
-        """Where we are."""
-        return self.all[min(self.at, len(self.all) - 1)][2] if self.all else 1
-
-    def take(self, *kinds: str) -> str:
-        """The next one, which must be of one of these kinds."""
-        if not self or self.all[self.at][0] not in kinds:
-            raise InputFileError(f"line {self.line}: {' or '.join(kinds)} is wanted", line=self.line)
-        self.at += 1
-        return self.all[self.at - 1][1]
-
-    def names(self) -> tuple[str, ...]:
-        """As many quoted names as follow."""
-        start = self.at
-        while self and self.all[self.at][0] == "quoted":
-            self.at += 1
-        return tuple(token[1] for token in self.all[start : self.at])
-
-
-def parse(text: str) -> Spec:
-    """Read a spec by the tester's grammar (setup, teardown, sessions with steps, permutations). Raises InputFileError."""
-    tokens = _Tokens(text)
-    setup: list[str] = []
-    teardown = ""
-    sessions: dict[str, dict[str, str]] = {}
-    permutations: list[tuple[str, ...]] = []
-    while tokens:
-        line, keyword = tokens.line, tokens.take("word")
-        match keyword:
-            case "setup" if not sessions:
-                setup.append(tokens.take("sql"))
-            case "teardown" if not sessions:
-                teardown = tokens.take("sql")
-            case "session":
-                steps = sessions.setdefault(tokens.take("quoted", "word"), {})
-            case "step" if sessions:
-                name = tokens.take("quoted", "word")
-                steps[name] = tokens.take("sql")[1:-1].strip()
-            case "permutation" if sessions:
-                permutations.append(tokens.names())
-            case _:
-                raise InputFileError(f"line {line}: {keyword!r} cannot stand here", line=line)
-    known = {step for one in sessions.values() for step in one}
-    for unknown in (set(named) - known for named in permutations):
-        if unknown:
-            raise InputFileError(
-                f"the permutation names steps that are not there: {', '.join(sorted(unknown))}"
-            )
-    return Spec(tuple(setup), teardown, sessions, tuple(permutations))

@@ -83,11 +83,17 @@ def _missing_parent(story: Story, number: int, name: str, error: str) -> str:
     if not deletes:
         return f"the write of {name} in turn {write} points to a row that is not there ({constraint})"
     at, step = deletes[-1]
-    ends = [n for n, later in enumerate(story.steps, start=1) if n > at and later.actor == step.actor]
-    ended = f", committed in turn {ends[0]}" if ends else ""
+    commits = [
+        n
+        for n, later in enumerate(story.steps, start=1)
+        if n > at and later.actor == step.actor and later.sql.startswith("COMMIT")
+    ]
+    ended = f", committed in turn {commits[0]}" if commits else ""
     looked = [n for n, one in before if one.actor == name and one.sql.lstrip().upper().startswith("SELECT")]
     seen = (
-        f" after {name} had looked in turn {looked[-1]}" if looked and looked[-1] < (ends or [0])[0] else ""
+        f" after {name} had looked in turn {looked[-1]}"
+        if looked and looked[-1] < (commits or [0])[0]
+        else ""
     )
     return (
         f"{step.actor} deleted the row in turn {at}{ended}{seen}, and nothing that {name} held kept it until the write "
