@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from toolkit.cli import rehearse_case, rehearse_diff, rehearse_proof, rehearse_race
+from toolkit.cli import rehearse_case, rehearse_diff, rehearse_proof, rehearse_race, render
+from toolkit.cli.options import json_option
 from toolkit.cli.rehearse_room import PATH, open_room, server_option
 
 
@@ -36,7 +37,8 @@ for one in (
 @command.command(short_help="The incident's timeline, then and now.")
 @click.argument("file", type=PATH)
 @server_option
-def incident(file: Path, elsewhere: bool) -> int:
+@json_option
+def incident(file: Path, elsewhere: bool, as_json: bool) -> int:
     """Run the timeline in FILE, by a virtual clock: with the body of then, and with today's job.
 
     Exit code 0 when the body of then ends as the incident did, and today's job without error or harm.
@@ -49,5 +51,11 @@ def incident(file: Path, elsewhere: bool) -> int:
     incident_file.check(file, node, timeline, chosen)
     with open_room(chosen, elsewhere=elsewhere) as (room, _log):
         report = incidents.rehearse(room, timeline, chosen.cast)
-    click.echo(incidents.told(report), nl=False)
+    if as_json:
+        render.as_json(
+            {"incident": timeline.title, "reproduced": report.reproduced, "fixed": report.fixed,
+             "then": report.then, "now": report.now}
+        )  # fmt: skip
+    else:
+        click.echo(incidents.told(report), nl=False)
     return 0 if report.reproduced and report.fixed else 1

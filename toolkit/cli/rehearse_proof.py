@@ -9,24 +9,25 @@ import click
 
 from toolkit.cli import render
 from toolkit.cli.options import json_option
-from toolkit.cli.rehearse_room import PATH, open_room, server_option
-from toolkit.settings import Settings
+from toolkit.cli.rehearse_room import PATH, open_room, rehearsal_option, server_option
 
 if TYPE_CHECKING:
     from toolkit.rehearse.certificate import Certificate
+    from toolkit.rehearse.words import Rehearsal
 
 
 @click.command(short_help="Sabotage the job: is it noticed?")
 @click.argument("names", nargs=-1)
+@rehearsal_option
 @server_option
 @json_option
-def mutate(names: tuple[str, ...], elsewhere: bool, as_json: bool) -> int:
+def mutate(names: tuple[str, ...], rehearsal: str, elsewhere: bool, as_json: bool) -> int:
     """Sabotage the job in the ways there are (or those named): each must be noticed, or the proof is void (exit code 1)."""
     from toolkit.errors import NotFound
     from toolkit.rehearse import installed
     from toolkit.rehearse.mutants import judge
 
-    chosen = installed.rehearsal()
+    chosen = installed.rehearsal(rehearsal)
     if unknown := set(names) - {one.name for one in chosen.mutants}:
         raise NotFound(
             f"no mutant {', '.join(sorted(unknown))}",
@@ -65,17 +66,19 @@ def mutate(names: tuple[str, ...], elsewhere: bool, as_json: bool) -> int:
     show_default=True,
     help="Where it is written.",
 )
+@rehearsal_option
 @server_option
-def certify(output: Path, elsewhere: bool) -> int:
+def certify(output: Path, rehearsal: str, elsewhere: bool) -> int:
     """Race every scenario and judge every mutant, and write down what holds. Exit code 1 when it does not hold.
 
     Takes a minute or two. The same code on the same server gives the same bytes. A repository keeps its certificates in
     runbooks/certificates/.
     """
-    from toolkit.rehearse import certificate
+    from toolkit.rehearse import certificate, installed
 
+    chosen = installed.rehearsal(rehearsal)
     output.parent.mkdir(parents=True, exist_ok=True)  # now: in a minute it would be too late to fail
-    made = _certificate(elsewhere=elsewhere)
+    made = _certificate(chosen, elsewhere=elsewhere)
     certificate.write(output, made)
     schedules = sum(one.schedules for one in made.races)
     click.echo(
@@ -92,33 +95,42 @@ def certify(output: Path, elsewhere: bool) -> int:
 @click.command(short_help="Does a certificate still hold?")
 @click.argument("file", type=PATH)
 @server_option
-def verify(file: Path, elsewhere: bool) -> int:
+@json_option
+def verify(file: Path, elsewhere: bool, as_json: bool) -> int:
     """Run a certificate's rehearsal again and compare. Exit code 1 when anything differs or it never held."""
     from toolkit.rehearse import certificate, installed
 
     then = certificate.read(file)
     chosen = installed.rehearsal(then.rehearsal)
     code = certificate.code_hash(chosen.sources)
+    differing = (
+        [f"the code is not the one certified: {then.code[:12]} then, {code[:12]} now"]
+        if code != then.code  # no need to run it
+        else certificate.differences(then, _certificate(chosen, elsewhere=elsewhere))
+    )
+    verified = then.holds and not differing
+    if as_json:
+        render.as_json(
+            {"certificate": str(file), "verified": verified, "held": then.holds, "differences": differing}
+        )
+    else:
+        for one in differing if then.holds else ("it never held", *differing):
+            click.echo(f"✗ {one}")
+        if verified:
+            click.echo(
+                f"verified: {len(then.races)} scenarios, {len(then.mutants)} mutants, code {then.code[:12]}"
+            )
     if code != then.code:
-        click.echo(f"✗ the code is not the one certified: {then.code[:12]} then, {code[:12]} now")
-        render.next_steps("toolkit rehearse certify")
-        return 1
-    differing = certificate.differences(then, _certificate(elsewhere=elsewhere))
-    for one in differing:
-        click.echo(f"✗ {one}")
-    if differing or not then.holds:
-        return 1
-    click.echo(f"verified: {len(then.races)} scenarios, {len(then.mutants)} mutants, code {then.code[:12]}")
-    return 0
+        render.next_steps(f"toolkit rehearse certify --rehearsal {then.rehearsal}")
+    return 0 if verified else 1
 
 
-def _certificate(*, elsewhere: bool) -> Certificate:
-    from toolkit.rehearse import certificate, installed
+def _certificate(chosen: Rehearsal, *, elsewhere: bool) -> Certificate:
+    from toolkit.rehearse import certificate
     from toolkit.rehearse.mutants import judge
     from toolkit.rehearse.race import race
     from toolkit.rehearse.words import Options
 
-    chosen = installed.rehearsal()
     options = Options()
     with (
         open_room(chosen, elsewhere=elsewhere) as (room, log),
@@ -135,7 +147,6 @@ def _certificate(*, elsewhere: bool) -> Certificate:
         verdicts = list(judge(room, chosen.name, chosen.mutants))
         return certificate.Certificate(
             rehearsal=chosen.name,
-            release=Settings.from_env().release,
             code=certificate.code_hash(chosen.sources),
             server=room.server_version,
             options=options,

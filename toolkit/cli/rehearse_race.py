@@ -10,11 +10,12 @@ import click
 
 from toolkit.cli import render
 from toolkit.cli.options import json_option
-from toolkit.cli.rehearse_room import PATH, open_room, server_option
+from toolkit.cli.rehearse_room import PATH, open_room, rehearsal_option, server_option
+from toolkit.errors import UsageError
 
 if TYPE_CHECKING:
     from toolkit.rehearse.race import Counterexample, RaceReport
-    from toolkit.rehearse.words import Options
+    from toolkit.rehearse.words import Options, Scenario
 
 
 def variations(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,24 +50,32 @@ def _options(given: dict[str, Any]) -> Options:
 
 
 @click.command("list")
-def list_() -> None:
+@rehearsal_option
+@json_option
+def list_(rehearsal: str, as_json: bool) -> None:
     """The scenarios there are."""
     from toolkit.rehearse import installed
     from toolkit.rehearse.words import Options
 
-    chosen = installed.rehearsal()
-    rows = [
-        (one.name, ", ".join(actor.name for actor in one.actors), one.about)
-        for one in installed.all_scenarios(chosen, Options()).values()
-    ]
+    known = installed.all_scenarios(installed.rehearsal(rehearsal), Options()).values()
+    if as_json:
+        render.as_json(
+            [
+                {"scenario": one.name, "actors": [actor.name for actor in one.actors], "about": one.about}
+                for one in known
+            ]
+        )
+        return
+    rows = [(one.name, ", ".join(actor.name for actor in one.actors), one.about) for one in known]
     render.table(("scenario", "actors", "about"), rows)
 
 
 @click.command(short_help="The incident's bodies against a delete.")
 @variations
+@rehearsal_option
 @server_option
 @json_option
-def table(elsewhere: bool, as_json: bool, **given: Any) -> None:
+def table(rehearsal: str, elsewhere: bool, as_json: bool, **given: Any) -> None:
     """The kept bodies of the incident against a delete, all schedules: in how many the job gets 23503.
 
     BEGIN, body, COMMIT against BEGIN, DELETE, COMMIT.
@@ -74,7 +83,7 @@ def table(elsewhere: bool, as_json: bool, **given: Any) -> None:
     from toolkit.rehearse import installed
     from toolkit.rehearse.race import race
 
-    chosen = installed.rehearsal()
+    chosen = installed.rehearsal(rehearsal)
     with open_room(chosen, elsewhere=elsewhere) as (room, _log):
         reports = [race(room, one)[0] for one in chosen.table(_options(given)).values()]
     if as_json:
@@ -110,62 +119,70 @@ def table(elsewhere: bool, as_json: bool, **given: Any) -> None:
 )
 @click.option("--limit", type=click.IntRange(1), help="Stop after so many schedules.")
 @click.option("--first", is_flag=True, help="Stop at the first schedule that goes wrong.")
-@click.option("--save", type=PATH, help="Write the counterexample, for `toolkit rehearse replay`.")
+@click.option("--save", type=PATH, help="Write SCENARIO's counterexample, for `toolkit rehearse replay`.")
 @click.option("--spec", type=PATH, help="Write it as a spec for PostgreSQL's isolation tester.")
+@rehearsal_option
 @server_option
 @json_option
 def race_(  # noqa: PLR0917  click calls it by keywords
     scenario: str | None, samples: int | None, seed: int, reduce: bool | None, limit: int | None, first: bool,
-    save: Path | None, spec: Path | None, elsewhere: bool, as_json: bool, **given: Any,
+    save: Path | None, spec: Path | None, rehearsal: str, elsewhere: bool, as_json: bool, **given: Any,
 ) -> int:  # fmt: skip
     """Race SCENARIO (all of today's job's without a name) through every schedule, and show the shortest that goes wrong.
 
     Exit code 1 when one did, 3 when none did but not all were seen.
     """
-    from toolkit.rehearse import installed, story_file
+    from toolkit.rehearse import installed
     from toolkit.rehearse.race import Method, race
 
+    if (save or spec) and not scenario:
+        raise UsageError("--save and --spec are for one scenario's counterexample", remedy="name a SCENARIO")
     options = _options(given)
-    chosen = installed.rehearsal()
+    chosen = installed.rehearsal(rehearsal)
     everything = list(chosen.scenarios(options).values())
     wanted = [installed.scenario(chosen, scenario, options)] if scenario else everything
     method = Method(reduce=reduce, samples=samples, seed=seed, limit=limit, stop_at_first=first)
     reports: list[RaceReport] = []
+    told: list[str] = []
     with open_room(chosen, elsewhere=elsewhere) as (room, log):
         for one in wanted:
             with render.progress(f"schedules of {one.name}") as shown:
                 report, worst = race(room, one, method=method, log=log, progress=shown.update)
             reports.append(report)
             if not as_json:
-                _show(report)
+                _show(one, report, worst)
             if worst is not None:
-                if not as_json:
-                    from toolkit.rehearse.story_view import draw
-
-                    click.echo("\n" + draw(one, worst.story) + "\n")
+                told.append(one.name)
                 if save:
-                    story_file.write(save, _kept(one.name, options, worst))
+                    _save(save, chosen.name, one.name, options, worst)
                 if spec:
                     spec.write_text(worst.spec, encoding="utf-8")
     if as_json:
         render.as_json(reports)
-    if any(not report.clean for report in reports):
+    if told:
         render.next_steps(
-            f"toolkit rehearse replay {save}" if save else "toolkit rehearse race … --save FILE"
+            f"toolkit rehearse replay {save}" if save else f"toolkit rehearse race {told[0]} … --save FILE"
         )
+    if any(report.findings for report in reports):
         return 1
     return 0 if all(report.exhausted for report in reports) else 3
 
 
-def _kept(name: str, options: Options, worst: Counterexample) -> Any:
-    from toolkit.rehearse.story_file import KeptStory
+def _save(path: Path, rehearsal: str, scenario: str, options: Options, worst: Counterexample) -> None:
+    from toolkit.rehearse import story_file
 
-    return KeptStory(
-        scenario=name, options=options, schedule=worst.story.schedule, outcome=worst.story.outcome
+    story = worst.story
+    kept = story_file.KeptStory(
+        rehearsal=rehearsal,
+        scenario=scenario,
+        options=options,
+        schedule=story.schedule,
+        outcome=story.outcome,
     )
+    story_file.write(path, kept)
 
 
-def _show(report: RaceReport) -> None:
+def _show(scenario: Scenario, report: RaceReport, worst: Counterexample | None) -> None:
     how = " (sample)" if report.sampled else " (reduced)" if report.reduced else ""
     render.heading(f"{report.scenario}: {report.about}")
     speed = f"{report.schedules / report.seconds:.0f}/s" if report.seconds else "-"
@@ -179,29 +196,38 @@ def _show(report: RaceReport) -> None:
         click.echo(f"  {one.schedules:6}  {endings}" + (f"   [{errors}]" if errors else ""))
         for finding in one.findings:
             click.echo(click.style(f"          ✗ {finding}", fg="red"))
+    if worst is not None:
+        from toolkit.rehearse.story_view import draw
+
+        click.echo("\n" + draw(scenario, worst.story) + "\n")
 
 
 @click.command()
 @click.argument("file", type=PATH)
 @click.option("--spec", type=PATH, help="Write it as a spec for PostgreSQL's isolation tester.")
 @server_option
-def replay(file: Path, spec: Path | None, elsewhere: bool) -> int:
+@json_option
+def replay(file: Path, spec: Path | None, elsewhere: bool, as_json: bool) -> int:
     """Play a saved schedule again, and tell it. Exit code 1 when it goes wrong (again)."""
     from toolkit.rehearse import installed, story_file
     from toolkit.rehearse.race import replay as play_again
-    from toolkit.rehearse.story_view import draw
+    from toolkit.rehearse.story_view import cause, draw
     from toolkit.rehearse.words import findings
 
     kept = story_file.read(file)
-    chosen = installed.rehearsal()
+    chosen = installed.rehearsal(kept.rehearsal)
     scenario = installed.scenario(chosen, kept.scenario, kept.options)
     with open_room(chosen, elsewhere=elsewhere) as (room, _log):
-        told = play_again(room, scenario, kept.schedule)
-    click.echo(draw(scenario, told.story))
+        again = play_again(room, scenario, kept.schedule)
+    story, wrong = again.story, findings(scenario, again.story)
+    if as_json:
+        render.as_json({"story": story, "findings": wrong, "cause": cause(scenario, story)})
+    else:
+        click.echo(draw(scenario, story))
     if spec:
-        spec.write_text(told.spec, encoding="utf-8")
-    if told.story.schedule != kept.schedule:
+        spec.write_text(again.spec, encoding="utf-8")
+    if story.schedule != kept.schedule:
         render.say("note: the code does not take this schedule any more; this is the nearest to it")
-    elif told.story.outcome != kept.outcome:
+    elif story.outcome != kept.outcome:
         render.say("note: it ends otherwise than when it was saved")
-    return 1 if findings(scenario, told.story) else 0
+    return 1 if wrong else 0

@@ -1,4 +1,4 @@
-"""What every rehearsal's command shares: where its throw-away databases are made."""
+"""What every rehearsal's command shares: whose rehearsal it is, and where its throw-away databases are made."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from toolkit.rehearse.words import Rehearsal
 
 PATH = click.Path(dir_okay=False, path_type=Path)
+rehearsal_option = click.option(
+    "--rehearsal", default="", metavar="NAME", help="Whose scenarios, where several packages bring some."
+)
 server_option = click.option(
     "--on-database-url",
     "elsewhere",

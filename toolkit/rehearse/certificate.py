@@ -1,6 +1,6 @@
 """The proof on paper: which code, on which server, in which scenarios, how many schedules, and which sabotage was noticed.
 
-A certificate holds no times of day and no names of machines: the same code on the same server gives the same bytes, so
+A certificate holds no times of day, no names of machines or releases: the same code on the same server gives the same bytes, so
 `verify` runs everything again and compares. The code hash covers the sources of the modules that the rehearsal names, and
 the SQL files beside them where one is a package.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,7 +40,6 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What was proven, of what."""
 
     rehearsal: str
-    release: str
     code: str
     server: str
     options: Options
@@ -64,7 +64,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Held:
     """What a folder's certificates say of the code that is installed here. `path`: the one that counts, None when the folder
     has none of this rehearsal; `same_code`: it is about exactly this code; `holds`: it says that all is well. `schedules`
-    are all of its scenarios'; `noticed` of its `mutants` were noticed. `unreadable`: files that are no certificates."""
+    are all of its scenarios'; `noticed` of its `mutants` were noticed."""
 
     path: Path | None = None
     same_code: bool = False
@@ -75,36 +75,27 @@ class Held:
     schedules: int = 0
     mutants: int = 0
     noticed: int = 0
-    unreadable: tuple[str, ...] = ()
-
-    @property
-    def proven(self) -> bool:
-        """True when a certificate of exactly this code holds."""
-        return self.same_code and self.holds
 
 
 def held_for(folder: Path, rehearsal: Rehearsal) -> Held:
     """The certificate for the code that is installed here, from the *.json of a folder (which need not exist): one of exactly
-    this code before others, one that holds before others, then the last by name. Reads files and hashes sources; runs
-    nothing. Raises InputFileError when a module that the rehearsal names is not installed."""
+    this code before others, one that holds before others, then the last by name; files that are no certificates are passed
+    over. Reads files and hashes sources; runs nothing. Raises InputFileError when a module that the rehearsal names is not
+    installed."""
     code = code_hash(rehearsal.sources)
     found: list[tuple[bool, bool, Path, Certificate]] = []
-    unreadable: list[str] = []
     for path in sorted(folder.glob("*.json")):
-        try:
+        with suppress(InputFileError):
             one = read(path)
-        except InputFileError:
-            unreadable.append(path.name)
-            continue
-        if one.rehearsal == rehearsal.name:
-            found.append((one.code == code, one.holds, path, one))
+            if one.rehearsal == rehearsal.name:
+                found.append((one.code == code, one.holds, path, one))
     if not found:
-        return Held(code=code, unreadable=tuple(unreadable))
+        return Held(code=code)
     same_code, holds, path, best = max(found, key=lambda item: item[:3])
     return Held(
         path=path, same_code=same_code, holds=holds, code=code, server=best.server, scenarios=len(best.races),
         schedules=sum(race.schedules for race in best.races), mutants=len(best.mutants),
-        noticed=sum(bool(by) for by in best.mutants.values()), unreadable=tuple(unreadable),
+        noticed=sum(bool(by) for by in best.mutants.values()),
     )  # fmt: skip
 
 

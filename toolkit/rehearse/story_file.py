@@ -11,12 +11,14 @@ from toolkit.rehearse.words import Options, Outcome
 
 
 class KeptStory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A scenario's name, its options, the order of the turns, and how it ended then."""
+    """A scenario's name, its options, the order of the turns, and how it ended then. `rehearsal`: whose scenario it is; files
+    from before there was a second one do not say."""
 
     scenario: str
     options: Options
     schedule: tuple[str, ...]
     outcome: Outcome
+    rehearsal: str = ""
     format: int = 1
 
 
