@@ -102,7 +102,7 @@ class App:
                 raise DependencyUnreachable(
                     "DATABASE_URL is not set", remedy="set it, or rehearse on the embedded server"
                 )
-            return self.settings.database_url, None
+            return self.database_url, None
         found = servers.find(self.settings.home).postgres
         if found is None:
             raise DependencyUnreachable(
@@ -262,20 +262,22 @@ class App:
         return Replays(self.single, self.registry, self.settings.release, self.settings.operator, self._load)
 
     def adopt_dead(self, only: Collection[str] | None = None) -> list[DeadJob]:
-        """Take failed jobs that RQ has and the ledger does not (of `only`, when given) into the ledger, unpickling nothing;
-        returns those whose ids cannot be had. Raises DependencyUnreachable when the broker is away."""
+        """Take failed jobs that RQ has and the ledger does not (of `only`, when given) into the ledger, unpickling nothing, with
+        a line in the audit; returns those whose ids cannot be had. Raises DependencyUnreachable when the broker is away."""
         from toolkit.broker import connection, dead
-        from toolkit.ledger import adoption
+        from toolkit.ledger import audit
 
-        now = datetime.now(UTC)
         connection.check(self.broker, self.redis_url)
         with self.single.session() as session:
-            return [
-                one
-                for one in dead.find(self.broker, self.registry, lambda ids: adoption.known(session, ids))
-                if (only is None or one.job_id in only)
-                and not dead.adopt(session, self.registry, one, now=now)
-            ]
+            taken, refused = dead.adopt_all(
+                self.broker, self.registry, session, now=datetime.now(UTC), only=only
+            )
+            if taken:
+                audit.write(
+                    session, who=self.settings.operator, action="adopt", subject=f"{len(taken)} failed jobs of RQ",
+                    reason="toolkit replay", detail={"jobs": taken[:200]},
+                )  # fmt: skip
+        return refused
 
     def _load(self) -> Load:
         """What the live system feels; a broker that is away feels nothing, and its jobs wait in the ledger."""

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+_REACHED_AS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  nobody is bound by this
 
 
 def flag(text: str) -> bool:
@@ -295,6 +296,14 @@ class Settings:
         known = {item.metadata.get("variable") for item in dataclasses.fields(cls)}
         sections = {k: v for k, v in source.items() if k.startswith("TOOLKIT_") and k not in known}
         return cls(**values, sections=sections, given=frozenset(given))
+
+    @property
+    def metrics_url(self) -> str:
+        """This host's /metrics, as a caller on this host reaches it; '' when TOOLKIT_METRICS_PORT is 0: any port."""
+        if not self.metrics_port:
+            return ""
+        host = _REACHED_AS.get(self.metrics_host, self.metrics_host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.metrics_port}/metrics"
 
     def switched_off(self, toggle: str) -> bool:
         """True when the environment turns this toggle off: `NAME=false`. Nothing can turn it on again but the environment."""

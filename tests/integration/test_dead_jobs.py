@@ -274,6 +274,8 @@ def test_a_pickled_job_with_whole_drafts_is_replayed_by_its_id_to_success(
     job_id = fail(broker, OLD_FUNCTION, order.payload | {"productDrafts": whole_drafts(order)})
     done = replay(database, redis_url, "--job", job_id)
     assert done.returncode == 0, done.stderr
+    taken = connection.execute("SELECT subject, detail FROM toolkit.audit WHERE action = 'adopt'").fetchall()
+    assert taken == [("1 failed jobs of RQ", {"jobs": [job_id]})]
     assert new_relay(database, broker).run_once() == 1
     with performing(database.url) as performer:
         work(broker, performer)

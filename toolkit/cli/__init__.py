@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import click
 
-from toolkit.errors import ToolkitError, UsageError
+from toolkit.errors import DependencyUnreachable, ToolkitError, UsageError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("", "The main job, shown once, on the embedded servers."),
@@ -117,20 +117,30 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
     except Exception as error:
-        if not _may_not(error):
+        if (known := _known(error)) is None:
             raise
-        _complain(
-            f"this login may not do that: {error}".partition("\n")[0],
-            "GRANT toolkit_operator TO it, or the role of toolkit/ledger/roles.sql that has this right",
-        )
-        code = UsageError.exit_code
+        _complain(str(known).partition("\n")[0], known.remedy)
+        code = known.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _may_not(error: Exception) -> bool:
-    """PostgreSQL refused for want of a right (42501), told by psycopg or through SQLAlchemy; neither is imported for it."""
-    cause = getattr(error, "orig", None) or error
-    return getattr(cause, "sqlstate", None) == "42501"
+def _known(error: Exception) -> ToolkitError | None:
+    """What may come from PostgreSQL or the broker in the middle of anything; None when it is a fault of ours."""
+    from toolkit.broker.connection import BROKER_AWAY
+    from toolkit.ledger.database import cause_of, is_connection_loss
+
+    if getattr(cause_of(error), "sqlstate", None) == "42501":
+        return UsageError(
+            f"this login may not do that: {error}",
+            remedy="GRANT toolkit_operator TO it, or the role of toolkit/ledger/roles.sql that has this right",
+        )
+    if isinstance(error, BROKER_AWAY) or is_connection_loss(error):
+        server = "the broker" if isinstance(error, BROKER_AWAY) else "PostgreSQL"
+        return DependencyUnreachable(
+            f"{server} went away meanwhile: {error}",
+            remedy="`toolkit status` tells when it is back, and what was done until then; this command can be typed again",
+        )
+    return None
 
 
 def _complain(message: str, remedy: str) -> None:

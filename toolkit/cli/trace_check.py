@@ -27,13 +27,12 @@ def check_last_run(
     job_id, run = views[0].line.job_id, views[0].last
     if run is None or run.outcome is None:
         raise NotFound(f"no run of job {job_id} has ended", remedy=f"toolkit jobs show {job_id}")
-    if not metrics and not settings.metrics_port:
+    if not metrics and not settings.metrics_url:
         raise UsageError(
             "TOOLKIT_METRICS_PORT is 0: any port", remedy="name the address: --metrics http://…/metrics"
         )
-    own = f"http://{settings.metrics_host}:{settings.metrics_port}/metrics"
     trails = tracecheck.check(
-        run, job_id, spans=spans, metrics=metrics or [own], log=log, receiver=receiver,
+        run, job_id, spans=spans, metrics=metrics or [settings.metrics_url], log=log, receiver=receiver,
         exported_to=settings.otlp_endpoint or "",
     )  # fmt: skip
     if as_json:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from toolkit.ledger.database import Database
 from toolkit.settings import Settings
@@ -23,7 +24,6 @@ from toolkit.verify.detect import Detector
 
 _KNOCK: Final = 0.5
 """Seconds to wait for whoever listens on this host."""
-_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  to be replaced
 
 
 def detectors(
@@ -50,11 +50,11 @@ def detectors(
 
 def _own_metrics(settings: Settings) -> tuple[str, ...]:
     """This host's /metrics, if anybody listens there."""
-    if not settings.metrics_port:
+    if not (url := settings.metrics_url):
         return ()
-    host = _ANYWHERE.get(settings.metrics_host, settings.metrics_host)
+    there = urlsplit(url)
     try:
-        socket.create_connection((host, settings.metrics_port), _KNOCK).close()
+        socket.create_connection((there.hostname, there.port), _KNOCK).close()
     except OSError:
         return ()
-    return (f"http://{f'[{host}]' if ':' in host else host}:{settings.metrics_port}/metrics",)
+    return (url,)
