@@ -313,6 +313,16 @@ def test_a_selection_in_a_script_needs_a_yes_and_always_a_reason(shop: Shop) -> 
     assert shop.rows("SELECT count(*) FROM toolkit.flight") == [0]
 
 
+@pytest.mark.parametrize(
+    "options",
+    ["--execute abc --plan", "--resume --plan", "--failed --plan --wait", "--failed --plan --canary 5",
+     "--job abc --dry-run --wait", "--job abc --dry-run --plan"],
+)  # fmt: skip
+def test_what_moves_nothing_refuses_options_that_would_do_nothing(shop: Shop, options: str) -> None:
+    done = shop.toolkit("replay", *options.split())
+    assert (done.returncode, "does nothing beside" in done.stderr) == (2, True), done.stderr
+
+
 def test_a_frozen_plan_runs_exactly_its_jobs_and_says_what_changed_since(shop: Shop) -> None:
     (order, gone), (_, kept) = shop.failed(), shop.failed()
     planned = answer(shop.toolkit("replay", "--failed", "--plan", "--json"))
@@ -442,6 +452,29 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(shop: Shop) -> None:
     shop.work()
     assert Counter(shop.rows("SELECT outcome FROM toolkit.flight")) == {"processed": 8}
     assert "nothing was interrupted" in shop.toolkit("replay", "--resume").stderr
+
+
+def test_ctrl_c_stops_all_that_was_to_be_resumed(shop: Shop) -> None:
+    replays = shop.replays()
+    for _ in range(2):
+        with shop.outage():
+            jobs = tuple(shop.order(1)[1] for _ in range(6))
+            shop.work()
+        replays.start(replays.plan(Selection(job_ids=jobs), reason="broken off"))
+    resuming = subprocess.Popen(
+        [sys.executable, "-m", "toolkit.cli", "replay", "--resume", "--rate", "2/s", "--json"],
+        env=shop.environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    eventually(lambda: shop.rows("SELECT count(*) FROM toolkit.flight") >= [1])
+    resuming.send_signal(signal.SIGINT)
+    out, err = resuming.communicate(timeout=30)
+
+    assert resuming.returncode == 130, err
+    assert [one["jobs"] for one in json.loads(out)] == [6], "the second plan was not begun"
+    assert shop.rows("SELECT count(*) FROM toolkit.flight")[0] < 6
+    assert shop.toolkit("replay", "--resume").returncode == 0
+    shop.work()
+    assert Counter(shop.rows("SELECT outcome FROM toolkit.flight")) == {"processed": 12}
 
 
 def test_it_holds_while_the_system_suffers_and_goes_on_after(shop: Shop) -> None:

@@ -27,7 +27,7 @@ from tests.performing import Heard, performing
 from toolkit.broker.relay import Relay
 from toolkit.errors import FlipLost
 from toolkit.jobspec import Registry
-from toolkit.ledger import toggles
+from toolkit.ledger import queries, toggles
 from toolkit.ledger.database import Database
 from toolkit.ledger.toggles import Toggle
 from toolkit.telemetry import logs
@@ -420,9 +420,39 @@ def test_hold_keeps_queued_and_new_jobs_in_the_ledger_until_the_next_flip(
     assert (broker.llen("rq:queue:images"), broker.keys("rq:job:*")) == (0, [])
     with flipper.database.session() as session:
         assert toggles.in_flight(session, [NAME]) == toggles.InFlight(waiting=8, queued=0, running=0)
+        assert queries.summary(session, timedelta(days=1)).unpushed == 0, "nobody is to push what is held"
     flip(flipper, "on")
     assert relay.run_once() == 8
     assert broker.llen("rq:queue:images") == 8
+
+
+def test_a_broker_that_is_away_leaves_the_toggle_off_and_says_what_is_still_queued(
+    database_url: str, queued: Callable[[int], tuple[list[Order], Relay]]
+) -> None:
+    queued(2)
+    off = ("toggle", "off", TOGGLE, "--in-flight", "hold", "--reason", "23503", "--timeout", "0")
+    done = toolkit(
+        database_url, *off, REDIS_URL="redis://127.0.0.1:1/0", TOOLKIT_JOBS="jobs.images.spec:SPEC"
+    )
+    assert done.returncode == 3
+    assert f"{TOGGLE}: off" in done.stdout
+    assert "queued jobs are still in the broker" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "type the same command again" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (("--deadline", "60"), "--deadline is for --via"),
+        (("--via", "vercel", "--timeout", "5"), "--timeout does nothing beside --via"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    database_url: str, options: tuple[str, ...], wrong: str
+) -> None:
+    done = toolkit(database_url, "toggle", "off", TOGGLE, "--reason", "why", *options)
+    assert (done.returncode, wrong in done.stderr) == (2, True), done.stderr
 
 
 def test_reclaim_does_every_queued_job_here_once_and_ends_the_hold(

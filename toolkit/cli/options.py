@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from toolkit.app import App
+from toolkit.errors import UsageError
 from toolkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,6 +75,27 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 limit_option = click.option(
     "--limit", "-n", type=click.IntRange(1, 10_000), default=20, show_default=True, help="At most so many."
 )
+
+
+def typed(ctx: click.Context) -> dict[str, str]:
+    """The options that were typed: a parameter's name and its option."""
+    given = click.core.ParameterSource.COMMANDLINE
+    return {
+        str(one.name): one.opts[0]
+        for one in ctx.command.params
+        if ctx.get_parameter_source(str(one.name)) is given
+    }
+
+
+def refuse_beside(ctx: click.Context, name: str, *idle: str, why: str) -> None:
+    """Raise UsageError when one of `idle` was typed beside `name`, which makes it do nothing."""
+    there = typed(ctx)
+    for one in idle:
+        if name in there and one in there:
+            raise UsageError(
+                f"{there[one]} does nothing beside {there[name]}: {why}",
+                remedy=f"leave {there[one]} or {there[name]} out",
+            )
 
 
 def settings_of(ctx: click.Context) -> Settings:

@@ -14,10 +14,10 @@ from toolkit.app import App
 from toolkit.cli import render
 from toolkit.cli import replay_screen as screen
 from toolkit.cli import replay_which as which
-from toolkit.cli.options import SINCE, json_option, settings_of
+from toolkit.cli.options import SINCE, json_option, refuse_beside, settings_of
 from toolkit.cli.replay_call import Call, Rate
 from toolkit.cli.replay_dry import dry_run
-from toolkit.cli.replay_ending import DONE, INTERRUPTED, exit_code, next_steps, nothing
+from toolkit.cli.replay_ending import DONE, INTERRUPTED, exit_code, next_steps, nothing, worst
 from toolkit.cli.replay_history import history
 from toolkit.errors import UsageError
 
@@ -101,6 +101,11 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     """
     if ctx.invoked_subcommand is not None:
         return DONE
+    moving = ("wait", "canary", "rate", "max_failures", "yes")
+    refuse_beside(
+        ctx, "plan", "dry_run", "execute", "resume", *moving, why="it stops before anything is moved"
+    )
+    refuse_beside(ctx, "dry_run", "reason", "force", *moving, why="nothing is moved")
     call = Call(options)
     call.check()
     with App(settings_of(ctx)) as app:
@@ -110,7 +115,7 @@ def command(ctx: click.Context, /, **options: Any) -> int:
         if call.resume is not None:
             return _resume(app, call)
         if call.execute is not None:
-            return _carry_out(app, call, _frozen(app, call))
+            return _carried_out(app, call, _frozen(app, call))
         return _new(app, call)
 
 
@@ -139,7 +144,7 @@ def _new(app: App, call: Call) -> int:
         render.say("nothing was moved; the plan is kept")
         render.next_steps(f"toolkit replay --execute {plan.hash}")
         return DONE
-    return _carry_out(app, call, plan, items)
+    return _carried_out(app, call, plan, items)
 
 
 def _frozen(app: App, call: Call) -> Plan:
@@ -165,38 +170,56 @@ def _resume(app: App, call: Call) -> int:
     with app.single.session() as session:
         plans = [plan for plan in replays.unfinished(session) if plan.hash.startswith(call.resume)]
     if not plans:
+        if call.as_json:
+            render.as_json([])
         render.say("nothing was interrupted")
         render.next_steps("toolkit replay history")
         return DONE
-    codes = [_carry_out(app, call, plan) for plan in plans]
-    return max(codes)
+    came = []
+    with _stoppable() as stop:
+        for plan in plans:
+            came.append(_carry_out(app, call, plan, stop))
+            if stop.is_set():
+                break
+    if call.as_json:
+        render.as_json([document for _, document in came])
+    return worst([code for code, _ in came])
 
 
-def _carry_out(app: App, call: Call, plan: Plan, items: Sequence[Item] | None = None) -> int:
+def _carried_out(app: App, call: Call, plan: Plan, items: Sequence[Item] | None = None) -> int:
+    with _stoppable() as stop:
+        code, document = _carry_out(app, call, plan, stop, items)
+    if call.as_json:
+        render.as_json(document)
+    return code
+
+
+def _carry_out(
+    app: App, call: Call, plan: Plan, stop: Event, items: Sequence[Item] | None = None
+) -> tuple[int, dict[str, Any]]:
+    """The exit code, and the document that --json prints."""
     from toolkit.replay.execute import Told
 
     begun = app.replays.start(plan, reason=call.reason, force=call.force)
     total, told = _to_run(begun) if plan.started_at is None else _left(app, begun), Told()
     seen: Landed | None = None
-    with _stoppable() as stop:
-        with screen.progress(total, "asking again") as shown:
-            ended = app.replays.carry_out(begun, call.limits(begun), stop=stop, patience=call.wait or WAIT,
-                                          watch=shown.moved, told=told)  # fmt: skip
-        if call.wait is not None and ended.how == "done":
-            with screen.progress(total, "following") as shown:
-                seen = app.replays.follow(begun, within=call.wait, stop=stop, watch=shown.followed)
-        interrupted = stop.is_set()
+    with screen.progress(total, "asking again") as shown:
+        ended = app.replays.carry_out(begun, call.limits(begun), stop=stop, patience=call.wait or WAIT,
+                                      watch=shown.moved, told=told)  # fmt: skip
+    if call.wait is not None and ended.how == "done":
+        with screen.progress(total, "following") as shown:
+            seen = app.replays.follow(begun, within=call.wait, stop=stop, watch=shown.followed)
+    document: dict[str, Any] = {}
     if call.as_json:
         shown_items = _items(app, begun, call) if items is None else items
-        render.as_json(screen.document(begun, shown_items, how=ended, told=told, seen=seen))
+        document = screen.document(begun, shown_items, how=ended, told=told, seen=seen)
     else:
         screen.ended(ended, told, total)
         if seen is not None:
             screen.landed(seen)
     next_steps(call, begun, ended, seen)
-    if interrupted:
-        return INTERRUPTED
-    return exit_code(begun.verdicts, ended, told, seen, forced=begun.forced)
+    code = INTERRUPTED if stop.is_set() else exit_code(begun.verdicts, ended, told, seen, forced=begun.forced)
+    return code, document
 
 
 def _items(app: App, plan: Plan, call: Call) -> list[Item]:

@@ -35,6 +35,11 @@ def exit_code(
     return PARTLY if told.moved else refused(left)
 
 
+def worst(codes: Sequence[int]) -> int:
+    """The exit code of several plans: the one that most needs somebody. Pure."""
+    return min(codes, key=(INTERRUPTED, WRONG, UNSAFE, PARTLY, STILL, DONE).index)
+
+
 def refused(verdicts: dict[str, int]) -> int:
     """The exit code when no job at all was moved. Pure."""
     for name, code in (("LOOP", UNSAFE), ("UNDECODABLE", WRONG), ("STILL-RUNNING", STILL)):

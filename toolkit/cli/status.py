@@ -58,7 +58,7 @@ def _document(
         ],
         "queues": seen.queues,
         "ledger": seen.ledger,
-        "toggle": _toggle(switches[0]) if switches else None,
+        "toggles": [_toggle(switch) for switch in switches],
         "settings": settings.describe(),
         "findings": findings,
     }  # fmt: skip

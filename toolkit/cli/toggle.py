@@ -12,8 +12,8 @@ import click
 from toolkit.app import App
 from toolkit.cli import render
 from toolkit.cli import toggle_view as view
-from toolkit.cli.options import json_option, parse_since, settings_of
-from toolkit.errors import UsageError
+from toolkit.cli.options import json_option, parse_since, refuse_beside, settings_of, typed
+from toolkit.errors import PartlyDone, UsageError
 
 if TYPE_CHECKING:
     from toolkit.ledger.toggles import Toggle
@@ -207,6 +207,9 @@ def _flip(
 ) -> int:
     from toolkit.toggle.plan import InFlight, Request
 
+    refuse_beside(ctx, "via", "timeout", "force", why="no process acknowledges, and no verdict is asked for")
+    if via is None and "deadline" in typed(ctx):
+        raise UsageError("--deadline is for --via: only a deployment is followed", remedy="leave it out")
     request = Request(in_flight=InFlight(in_flight), **given)
     with App(settings_of(ctx)) as app:
         toggle = _named(app, name)
@@ -284,10 +287,19 @@ def _doubt(app: App) -> str:
 
 def _see_to_in_flight(app: App, standing: Toggle, trace_id: str, *, as_json: bool) -> dict[str, Any]:
     """Hold: take queued jobs back. Reclaim: and do them here."""
+    from toolkit.broker.connection import BROKER_AWAY
     from toolkit.toggle import in_flight
     from toolkit.toggle.plan import FOREVER, InFlight
 
-    taken = in_flight.take_back(app.database, app.broker, standing, log=app.log, tracer=app.tracing.tracer)
+    try:
+        taken = in_flight.take_back(
+            app.database, app.broker, standing, log=app.log, tracer=app.tracing.tracer
+        )
+    except BROKER_AWAY as error:
+        raise PartlyDone(
+            f"{standing.name} is off, but queued jobs are still in the broker, which does not answer: {error}",
+            remedy="type the same command again when it does (`toolkit status`)",
+        ) from error
     if not as_json:
         click.echo(f"{taken:,} queued jobs taken back into the ledger")
     if standing.held_until is not None and standing.held_until.year == FOREVER:

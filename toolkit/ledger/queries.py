@@ -74,15 +74,14 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY count(*) DESC, max(r.started_at) DESC LIMI
 
 _NOW = """
 SELECT now() - %s,
-    (SELECT count(*) FROM toolkit.intent WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async'),
-    (SELECT extract(epoch FROM now() - min(due_at))::float8 FROM toolkit.intent
-      WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async'),
-    due.jobs, due.age, due.retries, due.next_retry, held.running, held.silent
+    unpushed.jobs, unpushed.age, due.jobs, due.age, due.retries, due.next_retry, held.running, held.silent
 FROM (SELECT count(*) FILTER (WHERE i.due_at <= now()) AS jobs,
              extract(epoch FROM now() - min(i.due_at) FILTER (WHERE i.due_at <= now()))::float8 AS age,
              count(*) FILTER (WHERE i.due_at > now()) AS retries,
              min(i.due_at) FILTER (WHERE i.due_at > now()) AS next_retry
         FROM toolkit.intent i WHERE {waiting}) due,
+     (SELECT count(*) AS jobs, extract(epoch FROM now() - min(due_at))::float8 AS age FROM toolkit.intent
+       WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async' AND job_name <> ALL (toolkit.held_jobs())) unpushed,
      (SELECT count(*) AS running, count(*) FILTER (WHERE lease_until < now()) AS silent
         FROM toolkit.run WHERE outcome IS NULL) held"""
 

@@ -29,6 +29,7 @@ GRANT INSERT ON toolkit.audit TO toolkit_operator;
 -- The toggle: everybody reads it and says what he sees; only an operator flips it.
 GRANT SELECT ON toolkit.toggle, toolkit.toggle_history TO toolkit_app;
 GRANT EXECUTE ON FUNCTION toolkit.toggle_ack, toolkit.toggle_leave TO toolkit_app;
+GRANT EXECUTE ON FUNCTION toolkit.held_jobs TO toolkit_observer;
 GRANT INSERT, UPDATE ON toolkit.toggle TO toolkit_operator;
 GRANT INSERT ON toolkit.toggle_history TO toolkit_operator;
 REVOKE EXECUTE ON FUNCTION toolkit.flip FROM toolkit_worker;
