@@ -165,8 +165,6 @@ def test_every_detector_sees_the_planted_violation_and_no_error(scene: Scene) ->
         assert (seen.errors, seen.planted, seen.detail) == ({}, 1, ""), seen
         assert seen.after is not None, seen
         assert 0 <= seen.after < 10, seen
-        assert seen.as_of is not None, seen
-        assert abs((scene.now - seen.as_of).total_seconds()) < 60, seen
 
 
 def test_a_planted_violation_is_nobodys_business(scene: Scene) -> None:
@@ -275,7 +273,7 @@ def test_counters_that_do_not_tell_are_blind_and_say_what_is_missing(
 def test_a_supervisor_that_does_not_answer_is_away(scene: Scene, web: Web) -> None:
     for url in ("http://127.0.0.1:1/metrics", web.page("/metrics", "down", status=503)):
         found = scene.look(Counters((url,), scene.database))
-        assert (found.sight, url in found.detail, found.as_of) == (Sight.AWAY, True, None), found
+        assert (found.sight, url in found.detail) == (Sight.AWAY, True), found
     assert scene.look(Counters((f"{web.url}/wrong",), scene.database)).sight is Sight.BLIND
 
 
@@ -303,8 +301,7 @@ def test_a_prometheus_whose_samples_are_old_or_gone_is_blind(scene: Scene, web: 
         eventually(lambda: server.query("toolkit_build_info"), within=20)
         found = scene.look(detector)
         assert (found.sight, "its newest samples are old" in found.detail) == (Sight.BLIND, True), found
-        assert found.as_of is not None
-        assert 95 < (scene.now - found.as_of).total_seconds() < 160
+        assert 95 < float(found.detail.split()[-2]) < 160, found
         server.scrape([web.url, "127.0.0.1:1"])
         eventually(lambda: server.query("up == 0"), within=20)
         lenient = PrometheusDetector(detector.prometheus, fresh=600)

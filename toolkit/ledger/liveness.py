@@ -63,15 +63,6 @@ class Account:
     pushed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Clean:
-    """Jobs of a release that reached the write: how many (counted up to a limit), and when the first and last began."""
-
-    jobs: int
-    first: datetime | None
-    last: datetime | None
-
-
 def processes(session: Session) -> list[Process]:
     """Every process that is connected, or has been silent for no longer than a minute."""
     with session.cursor(row_factory=class_row(Process)) as cursor:
@@ -148,14 +139,14 @@ def ended_after(session: Session, moment: datetime, job_name: str) -> int:
 
 def clean_jobs(
     session: Session, release: str, since: datetime, job_name: str, wrote: Sequence[str], *, limit: int
-) -> Clean:
-    """Distinct jobs of this release that began since then, were processed and reached the write: one of the counts named in
+) -> int:
+    """How many distinct jobs of this release began since then, were processed and reached the write: one of the counts named in
     `wrote` is above 0. At most `limit` runs are looked at."""
     row: Any = session.execute(
-        "SELECT count(DISTINCT job_id)::int, min(started_at), max(started_at) FROM ("
-        "  SELECT job_id, started_at FROM toolkit.run WHERE release = %s AND started_at >= %s AND job_name = %s"
+        "SELECT count(DISTINCT job_id) FROM ("
+        "  SELECT job_id FROM toolkit.run WHERE release = %s AND started_at >= %s AND job_name = %s"
         "  AND outcome = 'processed' AND EXISTS (SELECT FROM unnest(%s::text[]) w WHERE (counts ->> w)::bigint > 0)"
         "  ORDER BY started_at LIMIT %s) few",
         (release, since, job_name, list(wrote), limit),
     ).fetchone()
-    return Clean(*row)
+    return int(row[0])

@@ -26,15 +26,13 @@ class Sight(StrEnum):
 class Sighting:
     """What a detector says. `errors`: foreign key errors of the release since the window began, planted ones left out, by
     constraint; `runs`: runs of the release that it knows of (None: it does not count runs). `planted`: the planted violations
-    that it shows. `as_of`: of what time its newest datum is. `jobs`, `traces`: examples. `detail`: why it is blind or away,
-    and what to do."""
+    that it shows. `jobs`, `traces`: examples. `detail`: why it is blind or away, and what to do."""
 
     source: str
     sight: Sight
     errors: dict[str, int]
     planted: int
     runs: int | None = None
-    as_of: datetime | None = None
     after: float | None = None
     """Seconds from the planting until it was seen; None when it was not."""
     jobs: tuple[str, ...] = ()

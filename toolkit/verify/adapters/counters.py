@@ -121,7 +121,7 @@ class Counters:
         seen_at = control.traced_at if control else None
         return Sighting(
             source=self.source, sight=sight, errors=dict(errors),
-            planted=sum(int(series.value) for one in ours for series in one.controls), as_of=now if ours else None,
+            planted=sum(int(series.value) for one in ours for series in one.controls),
             after=max(0.0, (seen_at - planted.at).total_seconds()) if planted and seen_at else None,
             traces=tuple(trace for one in ours for trace in one.traces) if errors else (), detail=detail,
         )  # fmt: skip

@@ -42,7 +42,7 @@ class Ledger:
         met = planted.run_at if planted else None
         sight, detail = judged(planted, seen=met is not None, now=now, lag=lag)
         return Sighting(
-            source=self.source, sight=sight, errors=errors, planted=controls, runs=max(0, runs - controls), as_of=now,
+            source=self.source, sight=sight, errors=errors, planted=controls, runs=max(0, runs - controls),
             after=(met - planted.at).total_seconds() if planted and met else None,
             jobs=tuple(job for one in real for job in one.jobs),
             traces=tuple(trace for one in real for trace in one.traces if trace), detail=detail,

@@ -32,7 +32,7 @@ from toolkit.verify.detect import Planted, Sight, Sighting
 SKEW: Final = 5.0
 _GZIP: Final = b"\x1f\x8b"
 _REHEARSED: Final = re.compile(rb"^[^\n]*\] [0-9A-Z]{5} rehearse_[^\n]*\n?", re.MULTILINE)
-_TAIL: Final = 64 << 10
+_HEAD: Final = 64 << 10
 _JOB: Final = "job_id"
 """Says that a line names its job."""
 
@@ -57,7 +57,7 @@ class LogFile:
     def look(
         self, release: str, since: datetime, planted: Planted | None, now: datetime, lag: float
     ) -> Sighting:
-        """See Detector. `as_of`: the time of its last line that has one."""
+        """See Detector."""
         try:
             with Path(self.path).open("rb") as file:
                 seen = _read(file, since, planted, now)
@@ -75,7 +75,7 @@ class LogFile:
         for report in seen.reports:
             errors += self._errors(report, release)
         return Sighting(
-            source=self.source, sight=sight, errors=dict(errors), as_of=seen.as_of,
+            source=self.source, sight=sight, errors=dict(errors),
             planted=sum(report.fk_errors.get(CONTROL_CONSTRAINT, 0) for report in seen.reports),
             after=_after(seen.met, planted, now) if sight is Sight.SEEN else None, detail=detail or seen.note,
         )  # fmt: skip
@@ -97,7 +97,6 @@ class _Seen:
 
     reports: tuple[Report, ...]
     met: bytes | None
-    as_of: datetime | None
     note: str
 
 
@@ -122,10 +121,10 @@ def _read(file: BufferedReader, since: datetime, planted: Planted | None, now: d
     )
     # Within SKEW there may be that of an earlier verification, which a log that is written no more has, too.
     met = next((text for text in examples if planted and (planted.job_id in text or _JOB not in text)), None)
-    first, last = _edges(file, size, now)
+    first = _first(file, now)
     late = first is not None and begin == 0 and first > since + timedelta(seconds=SKEW)
     note = f"it begins at {first:%H:%M:%S} UTC, after the window" if late and first else ""
-    return _Seen((before, after), met.encode() if met is not None else None, last, note)
+    return _Seen((before, after), met.encode() if met is not None else None, note)
 
 
 def _scanned(file: BufferedReader, begin: int, end: int) -> Report:
@@ -150,15 +149,10 @@ def _without_rehearsals(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield _REHEARSED.sub(b"", block) if b" rehearse_" in block else block
 
 
-def _edges(file: BufferedReader, size: int, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """The times of the first and of the last line that have one, as far as they are near the edges."""
+def _first(file: BufferedReader, now: datetime) -> datetime | None:
+    """The time of the first line that has one, as far as it is near the beginning."""
     file.seek(0)
-    first = _timed(file.read(_TAIL).splitlines(), now)
-    file.seek(max(0, size - _TAIL))
-    return first, _timed(reversed(file.read(_TAIL).splitlines()), now)
-
-
-def _timed(found: Iterable[bytes], now: datetime) -> datetime | None:
+    found = file.read(_HEAD).splitlines()
     return next((at for line in found if (at := moment(line, now)) is not None), None)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx
@@ -144,7 +144,7 @@ class PrometheusDetector:
         self, release: str, since: datetime, planted: Planted | None, now: datetime, lag: float
     ) -> Sighting:
         clock = self.prometheus.query("time()")[0][1]
-        trouble, age = self._trouble(release)
+        trouble = self._trouble(release)
         errors: Counter[str] = Counter()
         for labels, rises in self._rises(
             release, f'job_name!="{CONTROL}"', clock - (now - since).total_seconds(), clock
@@ -162,12 +162,11 @@ class PrometheusDetector:
             sight, detail = Sight.BLIND, trouble
         return Sighting(
             source=self.source, sight=sight, errors=dict(+errors), planted=sum(round(more) for _, more in seen),
-            as_of=None if age is None else now - timedelta(seconds=age), detail=detail,
-            after=max(0.0, seen[0][0] - asked) if sight is Sight.SEEN else None,
+            after=max(0.0, seen[0][0] - asked) if sight is Sight.SEEN else None, detail=detail,
         )  # fmt: skip
 
-    def _trouble(self, release: str) -> tuple[str, float | None]:
-        """Why it cannot be believed of this release, '' when it can; and the age of its newest sample of it in seconds."""
+    def _trouble(self, release: str) -> str:
+        """Why it cannot be believed of this release, '' when it can."""
         info = f"toolkit_build_info{{release={_quoted(release)}}}"
         ages = {
             labels.get("instance", ""): (labels.get("job", ""), value)
@@ -181,17 +180,14 @@ class PrometheusDetector:
             known = ", ".join(
                 f"{labels.get('instance')} {'up' if value else 'down'}" for labels, value, _ in up
             )
-            return (
-                f"it has no toolkit_build_info of release {release} now (supervisors of the last hour: {known or 'none'})"
-            ), None
-        newest = min(age for _, age in ages.values())
+            return f"it has no toolkit_build_info of release {release} now (supervisors of the last hour: {known or 'none'})"
         if stale := [f"{where} {age:.0f} s" for where, (_, age) in sorted(ages.items()) if age > self.fresh]:
-            return f"its newest samples are old: {', '.join(stale)}", newest
+            return f"its newest samples are old: {', '.join(stale)}"
         jobs = {job for job, _ in ages.values()}
         down = [labels.get("instance", "") for labels, _, _ in self.prometheus.query("up == 0")
                 if labels.get("job") in jobs]  # fmt: skip
         if down:
-            return f"it cannot scrape {', '.join(sorted(down))}", newest
+            return f"it cannot scrape {', '.join(sorted(down))}"
         for matcher in (f'job_name="{CONTROL}"', f'job_name!="{CONTROL}"'):
             there = {
                 labels.get("instance", "")
@@ -200,8 +196,8 @@ class PrometheusDetector:
                 )
             }
             if lacking := sorted(ages.keys() - there):
-                return f"job_fk_errors_total{{{matcher}}} is missing at {', '.join(lacking)}", newest
-        return "", newest
+                return f"job_fk_errors_total{{{matcher}}} is missing at {', '.join(lacking)}"
+        return ""
 
     def _rises(
         self, release: str, matcher: str, start: float, end: float

@@ -1,7 +1,7 @@
 """No foreign key errors: enough clean jobs, and detectors that are known to see one.
 
 Zero errors in zero jobs is not a pass: n clean, distinct jobs exclude a rate p with confidence c from n = ln(1-c) / ln(1-p) on
-(toolkit/verify/evidence.py). One error is a regression at once. Both phases have this check, with different rates.
+(toolkit/verify/evidence/rates.py). One error is a regression at once. Both phases have this check, with different rates.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def look(scene: Scene) -> Facts:
     with reading(scene.database) as session:
         clean = liveness.clean_jobs(session, target.release, target.since, scene.spec.name, wrote, limit=most)
     planted = (target.now - scene.planted_at).total_seconds() if scene.planted_at else None
-    return Facts(clean.jobs, most, (target.now - target.since).total_seconds(), planted, scene.sightings)
+    return Facts(clean, most, (target.now - target.since).total_seconds(), planted, scene.sightings)
 
 
 def _judge(facts: Facts, rate: float, rules: Rules) -> Judgement:

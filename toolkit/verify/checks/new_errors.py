@@ -1,9 +1,9 @@
 """No new kinds of error: none that this release has and no other had, but for those that turn up with no change at all.
 
 Errors are charged to the release whose run emitted them. How many kinds unseen before are to be expected with no change is told
-by the kinds that the runs before had only once (Good-Toulmin; toolkit/verify/evidence.py). That counts kinds; one new kind that
-keeps coming is told by `recurring`. An integrity error, SQLSTATE class 23, is a regression however often it was there before.
-Test orders count: an error is one, whoever asked. The planted error is left out with its job.
+by the kinds that the runs before had only once (Good-Toulmin; toolkit/verify/evidence/kinds.py). That counts kinds; one new kind
+that keeps coming is told by `recurring`. An integrity error, SQLSTATE class 23, is a regression however often it was there
+before. Test orders count: an error is one, whoever asked. The planted error is left out with its job.
 
 Whether a kind is new is asked of the whole ledger; what to expect, of the newest HISTORY runs before the window.
 Known weaknesses: with no run of an earlier release in the ledger, nobody can say which kinds are new; with a --since later than

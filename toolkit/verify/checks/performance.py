@@ -1,7 +1,7 @@
 """Performance kept: runs and queue waits take no longer than under the last proven release, and 95 % stay in the job's budget.
 
 Compared are processed runs of both windows, the newest MOST of each (test orders and replays left out): proven when the shift of
-Hodges and Lehmann is surely below Rules.margin of the median before (toolkit/verify/evidence.py: not_slower). What nobody
+Hodges and Lehmann is surely below Rules.margin of the median before (toolkit/verify/evidence/speed.py: not_slower). What nobody
 notices is no slowdown: before the margin is taken, UNNOTICED seconds are added to both sides. Inline runs wait in no queue.
 
 Known weakness: waits grow with the load, too, and jobs with the size of their orders; what differs there is not the release.

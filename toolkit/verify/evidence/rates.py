@@ -84,14 +84,6 @@ class Sprt:
             return "reject"
         return "accept" if ratio <= self.lower else "continue"
 
-    def accept_line(self, n: float) -> float:
-        """The number of failures at or below which it accepts after `n` jobs: the plot's lower line (below 0: not yet)."""
-        return self._line(self.lower, n)
-
-    def reject_line(self, n: float) -> float:
-        """The number of failures at or above which it rejects after `n` jobs: the plot's upper line."""
-        return self._line(self.upper, n)
-
     def least_to_accept(self, failures: int) -> int:
         """The number of jobs, all told, at which it would accept if no more failed."""
         clean = self.step(failed=False)
@@ -99,51 +91,6 @@ class Sprt:
         while self.decide(failures, n) != "accept":  # rounding: the formula may be one job short
             n += 1
         return n
-
-    def accepts(self, p: float) -> float:
-        """The probability that it accepts at a true failure rate `p` (Wald's operating characteristic, no overshoot)."""
-        h = self._h(p)
-        if math.isinf(h):
-            return float(h > 0)
-        if abs(h) < 1e-9:
-            return self.upper / (self.upper - self.lower)
-        above, below = math.expm1(h * self.upper), math.expm1(h * self.lower)
-        return above / (above - below)
-
-    def asn(self, p: float) -> float:
-        """Jobs until it decides, on average, at a true failure rate `p` (Wald's approximation).
-
-        It leaves out the overshoot and so is low: by the defaults 77 for 81 at p0, 37 for 49 at p1.
-        """
-        failed, clean = self.step(failed=True), self.step(failed=False)
-        drift = p * failed + (1 - p) * clean
-        if abs(drift) < 1e-9:
-            return -self.upper * self.lower / (p * failed**2 + (1 - p) * clean**2)
-        share = self.accepts(p)
-        return (share * self.lower + (1 - share) * self.upper) / drift
-
-    def _line(self, boundary: float, n: float) -> float:
-        clean = self.step(failed=False)
-        return (boundary - n * clean) / (self.step(failed=True) - clean)
-
-    def _h(self, p: float) -> float:
-        """Wald's h: where p·(p1/p0)^h + (1-p)·((1-p1)/(1-p0))^h = 1. It is 1 at p0, -1 at p1, and falls as p grows."""
-        if not 0 <= p <= 1:
-            raise UsageError(f"a rate of {p:g} is none", remedy="a share from 0 to 1")
-        failed, clean = self.step(failed=True), self.step(failed=False)
-        edge = 700 / max(failed, -clean, self.upper, -self.lower)  # e^700 is still a float
-        if p in (0, 1):
-            return math.inf if p == 0 else -math.inf
-        low, high = -edge, edge
-        for _ in range(100):
-            h = (low + high) / 2
-            at = (
-                -clean / (failed - clean)
-                if h == 0
-                else -math.expm1(h * clean) / (math.exp(h * failed) - math.exp(h * clean))
-            )
-            low, high = (h, high) if at > p else (low, h)
-        return (low + high) / 2
 
 
 @dataclass(frozen=True, slots=True)
