@@ -17,6 +17,7 @@ from toolkit.telemetry.traces import Tracing
 
 Act = Callable[[Seat], str]
 
+_OF_ORDER = f"""WHERE "purchaseOrderId" = '{shop.ORDER}'"""
 JOB_SETTINGS = {"rehearse.tenant": shop.MERCHANT, "rehearse.fenced": "yes"}
 
 
@@ -83,20 +84,27 @@ _ALLOWED = frozenset({"55P03", "40001", "TK001"})
 def scenarios(options: Options) -> Mapping[str, Scenario]:
     """Every scenario of the image job, by name."""
     scenes = _Scenes(options)
+    for group in (_deletes, _moves, _roll_back, _deliveries, _two_writes):
+        group(scenes)
+    return scenes.made
+
+
+def _deletes(scenes: _Scenes) -> None:
+    """Drafts that go while the job runs."""
     job = scenes.job()
-    drafts_of = f"""WHERE "purchaseOrderId" = '{shop.ORDER}'"""
-    scenes.add("delete-draft", "a draft is deleted", job, scenes.other("deleter", *deleting(options)))
+    deleting_one = deleting(scenes.options)
+    scenes.add("delete-draft", "a draft is deleted", job, scenes.other("deleter", *deleting_one))
     scenes.add(
         "delete-rolled-back",
         "a draft is deleted, and the deletion rolled back",
         job,
-        Actor(name="deleter", act=changing(*deleting(options), delete="rolled back")),
+        Actor(name="deleter", act=changing(*deleting_one, delete="rolled back")),
     )
     scenes.add(
         "delete-all-drafts",
         "all drafts of the order are deleted",
         job,
-        scenes.other("deleter", f"""DELETE FROM "ProductDraft" {drafts_of}"""),
+        scenes.other("deleter", f"""DELETE FROM "ProductDraft" {_OF_ORDER}"""),
     )
     scenes.add(
         "delete-order",
@@ -112,61 +120,58 @@ def scenarios(options: Options) -> Mapping[str, Scenario]:
             "converter",
             f"""INSERT INTO "Product" (id, "fromDraftId", title) SELECT 'product-1', id, title FROM "ProductDraft" """
             f"""WHERE id = '{shop.DRAFTS[0]}'""",
-            *deleting(options)[:1],
+            *deleting_one[:1],
         ),
     )
+
+
+def _moves(scenes: _Scenes) -> None:
+    """Drafts and orders that change or mix their merchants."""
+    job = scenes.job()
+    to_other = f"""SET "merchantId" = '{shop.OTHER_MERCHANT}'"""
+    move_order = f"""UPDATE "PurchaseOrder" {to_other} WHERE id = '{shop.ORDER}'"""
     scenes.add(
         "move-draft",
         "a draft is moved to another merchant",
         job,
-        scenes.other(
-            "mover",
-            f"""UPDATE "ProductDraft" SET "merchantId" = '{shop.OTHER_MERCHANT}' WHERE id = '{shop.DRAFTS[0]}'""",
-        ),
+        scenes.other("mover", f"""UPDATE "ProductDraft" {to_other} WHERE id = '{shop.DRAFTS[0]}'"""),
     )
     scenes.add(
         "move-order",
         "the order and its drafts are moved to another merchant",
         job,
-        scenes.other(
-            "mover",
-            f"""UPDATE "PurchaseOrder" SET "merchantId" = '{shop.OTHER_MERCHANT}' WHERE id = '{shop.ORDER}'""",
-            f"""UPDATE "ProductDraft" SET "merchantId" = '{shop.OTHER_MERCHANT}' {drafts_of}""",
-        ),
+        scenes.other("mover", move_order, f"""UPDATE "ProductDraft" {to_other} {_OF_ORDER}"""),
     )
     scenes.add(
         "move-order-only",
         "the order is moved to another merchant, its drafts are not",
         job,
-        scenes.other(
-            "mover",
-            f"""UPDATE "PurchaseOrder" SET "merchantId" = '{shop.OTHER_MERCHANT}' WHERE id = '{shop.ORDER}'""",
-        ),
+        scenes.other("mover", move_order),
     )
     scenes.add(
         "tenant-mix-up",
         "one draft of the order belongs to another merchant, and another one is deleted",
         job,
-        scenes.other("deleter", *deleting(options)),
+        scenes.other("deleter", *deleting(scenes.options)),
         rows="\n".join((shop.START, shop.draft_row(shop.OTHER_MERCHANT, shop.ORDER, shop.MIXED_UP_DRAFT))),
     )
+
+
+def _roll_back(scenes: _Scenes) -> None:
+    """An order that never came to be."""
+    creating = shop.order_rows(shop.MERCHANT, shop.ORDER, shop.DRAFTS).split(";")
     scenes.add(
         "creation-rolled-back",
         "the creation of the order is rolled back, and the job was asked for outside of it",
-        job,
-        Actor(
-            name="creator",
-            act=changing(
-                *(
-                    one
-                    for one in shop.order_rows(shop.MERCHANT, shop.ORDER, shop.DRAFTS).split(";")
-                    if one.strip()
-                ),
-                delete="rolled back",
-            ),
-        ),
+        scenes.job(),
+        Actor(name="creator", act=changing(*filter(str.strip, creating), delete="rolled back")),
         rows="\n".join((shop.MERCHANTS, shop.asked(shop.JOB))),
     )
+
+
+def _deliveries(scenes: _Scenes) -> None:
+    """The job beside itself: twice at once, or again after a loss."""
+    job = scenes.job()
     scenes.add("second-delivery", "the same job is delivered twice at once", job, scenes.job("again"))
     scenes.add(
         "two-jobs",
@@ -189,8 +194,6 @@ def scenarios(options: Options) -> Mapping[str, Scenario]:
         job,
         scenes.job("again", act=scenes.again_after_loss(crash=True)),
     )
-    _two_writes(scenes)
-    return scenes.made
 
 
 def _two_writes(scenes: _Scenes) -> None:
