@@ -1,6 +1,6 @@
 """The proof on paper: which code, on which server, in which scenarios, how many schedules, and which sabotage was noticed.
 
-A certificate holds no times of day, no names of machines or releases: the same code on the same server gives the same bytes, so
+A certificate holds no times of day and no names of machines or releases: the same code on the same server gives the same bytes, so
 `verify` runs everything again and compares. The code hash covers the sources of the modules that the rehearsal names, and
 the SQL files beside them where one is a package.
 
