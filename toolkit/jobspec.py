@@ -177,7 +177,6 @@ class JobSpec:
     skip_reasons: frozenset[str] = frozenset()
     constraints: frozenset[str] = frozenset()
     metrics: tuple[MetricSpec, ...] = ()
-    log_events: tuple[LogEvent, ...] = ()
     in_app: tuple[str, ...] = ()
     """Module prefixes whose frames count in an error's fingerprint."""
     toggle: str = ""

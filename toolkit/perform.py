@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 import psycopg
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags, Tracer
+from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from toolkit.errors import Superseded, UnknownJob
@@ -31,8 +31,8 @@ from toolkit.ledger.database import Database, Pinned, Session, patiently, pipeli
 from toolkit.run import Failure, Mode, Outcome, Reason, Result, Run, RunRecord, record
 from toolkit.telemetry import catalog
 from toolkit.telemetry.logs import Log
-from toolkit.telemetry.record_view import log_fields, span_attributes
-from toolkit.telemetry.traces import Tracing, context_from
+from toolkit.telemetry.record_view import log_event, log_fields, span_attributes
+from toolkit.telemetry.traces import Tracing, context_from, link_to
 
 T = TypeVar("T")
 
@@ -209,7 +209,7 @@ class Performer:
                 span.set_attributes(span_attributes(ended))
                 if ended.failure is not None:
                     mark_failed(span, ended.failure.error_type)
-                _tell(log, ended)
+                catalog.emit(log, log_event(ended), **log_fields(ended))
         if ended is not None:
             self.sink.ended(ended)
         data, count = self.tracing.take()
@@ -239,18 +239,12 @@ class Performer:
         starts a trace of its own, linked to the run that it tries again or replays."""
         run = begun.run
         asked = context_from(begun.traceparent, begun.tracestate)
-        links = [Link(asked.span_context)] if asked else []
+        links = [link_to(asked.span_context, catalog.LINK_ASKED)] if asked else []
         replays = run.replay_of is not None and run.replay_of == begun.previous_run_id
         if run.number > 1 and begun.previous_trace_id and begun.previous_span_id:
-            links.append(
-                Link(
-                    _span_context(begun.previous_trace_id, begun.previous_span_id),
-                    {
-                        catalog.LINK: catalog.LINK_REPLAY if replays else catalog.LINK_RETRY,
-                        catalog.RUN_ID: begun.previous_run_id or "",
-                    },
-                )
-            )
+            before = _span_context(begun.previous_trace_id, begun.previous_span_id)
+            kind = catalog.LINK_REPLAY if replays else catalog.LINK_RETRY
+            links.append(link_to(before, kind, begun.previous_run_id or ""))
         with self.tracing.tracer.start_as_current_span(
             catalog.span_perform(run.queue),
             context=asked.context if asked and run.number == 1 else self.tracing.no_parent,
@@ -341,14 +335,6 @@ def mark_failed(span: Span, error_type: str) -> None:
     """`error.type` and an error status: absent on success."""
     span.set_attribute(catalog.ATTR_ERROR_TYPE, error_type)
     span.set_status(Status(StatusCode.ERROR))
-
-
-def _tell(log: Log, ended: RunRecord) -> None:
-    event = {
-        Outcome.PROCESSED: catalog.RUN_PROCESSED,
-        Outcome.SKIPPED: catalog.RUN_SKIPPED,
-    }.get(ended.outcome, catalog.RUN_RETRY if ended.retry_in is not None else catalog.RUN_FAILED)
-    catalog.emit(log, event, **log_fields(ended))
 
 
 def _answer(ended: RunRecord | None) -> dict[str, object]:

@@ -73,7 +73,6 @@ SPEC = JobSpec(
         }
     ),
     metrics=words.METRICS,
-    log_events=words.LOG_EVENTS,
     in_app=("jobs.",),
     toggle=words.TOGGLE,
     create_schema=later("jobs.catalog:create"),

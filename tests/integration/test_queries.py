@@ -11,11 +11,12 @@ import psycopg
 import pytest
 
 from tests.ledger_rows import FK_FAILURE, JOB, PASSING_FAILURE, TRACE, ask, begin, ran, skipped
+from toolkit.cli.jobs import STATES
 from toolkit.errors import DependencyUnreachable, NotFound, NotInitialised, ToolkitError, UsageError
 from toolkit.ledger import find, queries, runs
 from toolkit.ledger.database import Database, Session
 from toolkit.ledger.reading import clock, reading
-from toolkit.ledger.views import STATES, Filters
+from toolkit.ledger.views import Filters
 from toolkit.run import Mode, Result
 
 DAY = timedelta(days=1)

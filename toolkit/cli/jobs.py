@@ -13,11 +13,12 @@ import msgspec
 
 from toolkit.cli import behind, render, words
 from toolkit.cli.options import SINCE, Ledger, Since, json_option, ledger, limit_option
+from toolkit.run import Outcome
 
 if TYPE_CHECKING:
     from toolkit.ledger.views import FailedGroup, JobLine, JobView, RunView
 
-_STATES = ("waiting", "running", "processed", "skipped", "failed", "lost")
+STATES = ("waiting", "running", *(outcome.value for outcome in Outcome))
 
 
 class _ListByDefault(click.Group):
@@ -41,7 +42,7 @@ def command() -> None:
 
 @command.command("list")
 @click.option(
-    "--state", type=click.Choice(_STATES), help="Only jobs in this state; lost and failed: for good."
+    "--state", type=click.Choice(STATES), help="Only jobs in this state; lost and failed: for good."
 )
 @click.option("--job", "job_name", metavar="NAME", help="Only jobs of this name.")
 @click.option(

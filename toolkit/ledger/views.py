@@ -15,7 +15,6 @@ from toolkit.run import CORE_SKIP_REASONS, Outcome, Result
 
 WAITING: Final = "waiting"
 RUNNING: Final = "running"
-STATES: Final = (WAITING, RUNNING, *(outcome.value for outcome in Outcome))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -176,11 +176,7 @@ OPERATION_PROCESS: Final = _messaging.MessagingOperationTypeValues.PROCESS.value
 MESSAGING_DESTINATION: Final = _messaging.MESSAGING_DESTINATION_NAME
 MESSAGING_MESSAGE_ID: Final = _messaging.MESSAGING_MESSAGE_ID
 ATTR_ERROR_TYPE: Final = _error.ERROR_TYPE
-DB_SYSTEM: Final = _db.DB_SYSTEM_NAME
-DB_POSTGRESQL: Final = _db.DbSystemNameValues.POSTGRESQL.value
 DB_NAMESPACE: Final = _db.DB_NAMESPACE
-DB_OPERATION: Final = _db.DB_OPERATION_NAME
-DB_COLLECTION: Final = _db.DB_COLLECTION_NAME
 DB_QUERY_SUMMARY: Final = _db.DB_QUERY_SUMMARY
 DB_STATUS_CODE: Final = _db.DB_RESPONSE_STATUS_CODE
 """A failed statement's SQLSTATE; a foreign key error is 23503."""
@@ -201,7 +197,6 @@ FLAG_ERROR: Final = "error.message"
 SPAN_FLIP: Final = "flip toggle"
 SPAN_RECEIPT: Final = "wait for receipt"
 SPAN_HOLD: Final = "take jobs back"
-SPAN_RECLAIM: Final = "reclaim jobs"
 
 JOB_NAME: Final = "job.name"
 JOB_MODE: Final = "job.mode"

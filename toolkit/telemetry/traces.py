@@ -147,12 +147,7 @@ def inject(span: Span) -> dict[str, str]:
     return headers
 
 
-def link_to(remote: Remote | None, kind: str, run_id: str = "") -> tuple[Link, ...]:
-    """Links for `start_span(links=…)`: one to the remote span, or none.
-
-    `kind` is one of the catalog's LINK_ASKED, LINK_RETRY, LINK_REPLAY; `run_id` names the run that failed.
-    """
-    if remote is None:
-        return ()
-    attributes = {catalog.LINK: kind} | ({catalog.RUN_ID: run_id} if run_id else {})
-    return (Link(remote.span_context, attributes),)
+def link_to(there: SpanContext, kind: str, run_id: str = "") -> Link:
+    """A link for `start_span(links=…)`. `kind` is one of the catalog's LINK_ASKED, LINK_RETRY, LINK_REPLAY; `run_id` names the
+    run that failed."""
+    return Link(there, {catalog.LINK: kind} | ({catalog.RUN_ID: run_id} if run_id else {}))
