@@ -18,6 +18,7 @@ from toolkit.broker.keeper import Keeper, Outages
 from toolkit.broker.reconcile import Reconciler
 from toolkit.broker.relay import Doorbell, Relay
 from toolkit.broker.span_store import SpanStore
+from toolkit.broker.supervisor import Supervisor
 from toolkit.ledger import runs
 from toolkit.telemetry import catalog
 from toolkit.toggle.gauges import ToggleGauges
@@ -28,13 +29,31 @@ def supervise(app: App, processes: int) -> int:
     """Run the supervisor of this host until SIGTERM or SIGINT; a second one ends the workers. Returns 0."""
     app.require_schema()
     connection.check(app.broker, app.redis_url)
-    settings = app.settings
-    metrics = app.metrics
+    _remember_last_success(app)
+    host = _supervisor(app, processes)
+    endpoint = _endpoint(app, host)
+    stop, kill = Event(), Event()
+    with _stopping(stop, kill):
+        endpoint.start()
+        catalog.emit(app.log, catalog.METRICS_SERVED, url=f"{endpoint.url}/metrics")
+        try:
+            host.run(stop, kill)
+        finally:
+            endpoint.close()
+    return 0
+
+
+def _remember_last_success(app: App) -> None:
+    """A host that starts has not forgotten when it last went well."""
     with app.database.session() as session:
         for spec in app.registry:
-            # A host that starts has not forgotten when it last went well.
             if succeeded := runs.last_success(session, spec.name):
-                metrics.set_last_success(spec.name, succeeded.timestamp())
+                app.metrics.set_last_success(spec.name, succeeded.timestamp())
+
+
+def _supervisor(app: App, processes: int) -> Supervisor:
+    """The supervisor, with all that it does between two looks at its processes; the toggle is watched from here on."""
+    metrics = app.metrics
     identity = supervisor.identity(app.host)
     watcher = app.watch("supervisor", identity)
     gauges = ToggleGauges(watcher, metrics, app.log, lambda: datetime.now(UTC))
@@ -44,7 +63,7 @@ def supervise(app: App, processes: int) -> int:
     outages = Outages(app.log)
     longest = max((spec.timeout for spec in app.registry), default=0.0) + supervisor.GRACE + 60.0
     account = Account(app.database, metrics, f"{identity}.", longest)
-    host = supervisor.Supervisor(
+    host = Supervisor(
         command=lambda fd, queue, name: [
             sys.executable,
             "-m",
@@ -54,7 +73,7 @@ def supervise(app: App, processes: int) -> int:
             queue,
             name,
         ],
-        environment=settings.for_child(database_url=app.database_url, redis_url=app.redis_url),
+        environment=app.settings.for_child(database_url=app.database_url, redis_url=app.redis_url),
         processes=processes,
         queues=app.registry.queues,
         identity=identity,
@@ -70,7 +89,7 @@ def supervise(app: App, processes: int) -> int:
             metrics=metrics,
             outages=outages,
             workers=lambda: host.workers(),  # noqa: PLW0108  `host` is bound below
-            lease=settings.lease,
+            lease=app.settings.lease,
             now=lambda: datetime.now(UTC),
             more={
                 "toggles": (1.0, gauges.run_once),
@@ -85,6 +104,11 @@ def supervise(app: App, processes: int) -> int:
         export=app.export,
         log=app.log,
     )
+    return host
+
+
+def _endpoint(app: App, host: Supervisor) -> Endpoint:
+    """/metrics, /healthz (does the loop turn?) and /readyz (what is missing?)."""
 
     def health(_: str) -> tuple[int, str, bytes]:
         return (
@@ -99,24 +123,15 @@ def supervise(app: App, processes: int) -> int:
             else (200, "text/plain", b"ready\n")
         )
 
-    endpoint = Endpoint(
-        settings.metrics_host,
-        settings.metrics_port,
+    return Endpoint(
+        app.settings.metrics_host,
+        app.settings.metrics_port,
         {
-            "/metrics": lambda accept: (200, *metrics.exposition(accept)),
+            "/metrics": lambda accept: (200, *app.metrics.exposition(accept)),
             "/healthz": health,
             "/readyz": readiness,
         },
     )
-    stop, kill = Event(), Event()
-    with _stopping(stop, kill):
-        endpoint.start()
-        catalog.emit(app.log, catalog.METRICS_SERVED, url=f"{endpoint.url}/metrics")
-        try:
-            host.run(stop, kill)
-        finally:
-            endpoint.close()
-    return 0
 
 
 @contextmanager
