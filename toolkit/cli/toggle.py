@@ -277,12 +277,12 @@ def _doubt(app: App) -> str:
     with reading(app.single) as session:
         marked = verifications.deployments(session, limit=1)
         release = marked[0].release if marked else app.settings.release
-        newest = verifications.listed(session, limit=1, release=release)
-    if not newest:
+        newest = verifications.last_whole(session, release)
+    if newest is None:
         return f"no verify-deploy verdict is known for release {release}"
-    if newest[0].verdict == "proven":
+    if newest.verdict == "proven":
         return ""
-    return f"verify-deploy {newest[0].verification_id} says {newest[0].verdict} of release {release}"
+    return f"verify-deploy {newest.verification_id} says {newest.verdict} of release {release}"
 
 
 def _see_to_in_flight(app: App, standing: Toggle, trace_id: str, *, as_json: bool) -> dict[str, Any]:

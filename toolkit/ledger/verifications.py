@@ -139,13 +139,27 @@ def listed(session: Session, *, limit: int = 20, release: str | None = None) -> 
         ).fetchall()
 
 
+_WHOLE = "finished_at IS NOT NULL AND coalesce(asked -> 'checks', '[]') = '[]'"
+"""It has ended, and was of whole phases, not of single checks."""
+
+
+def last_whole(session: Session, release: str) -> Verification | None:
+    """The newest verification of this release that has ended, of whole phases and not of single checks."""
+    with session.cursor(row_factory=class_row(Verification)) as cursor:
+        return cursor.execute(
+            f"SELECT {_VERIFICATION} FROM toolkit.verification WHERE {_WHOLE} AND release = %s"
+            " ORDER BY verification_id DESC LIMIT 1",
+            (release,),
+        ).fetchone()
+
+
 def last_proven(session: Session, *, other_than: str) -> Verification | None:
     """The newest verification of another release that ended proven, of whole phases and not of single checks: what this release
     is compared with."""
     with session.cursor(row_factory=class_row(Verification)) as cursor:
         return cursor.execute(
-            f"SELECT {_VERIFICATION} FROM toolkit.verification WHERE verdict = 'proven' AND finished_at IS NOT NULL"
-            " AND coalesce(asked -> 'checks', '[]') = '[]' AND release <> %s ORDER BY finished_at DESC LIMIT 1",
+            f"SELECT {_VERIFICATION} FROM toolkit.verification WHERE {_WHOLE} AND verdict = 'proven' AND release <> %s"
+            " ORDER BY finished_at DESC LIMIT 1",
             (other_than,),
         ).fetchone()
 
