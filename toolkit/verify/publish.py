@@ -5,35 +5,45 @@
 
 from __future__ import annotations
 
-from opentelemetry.trace import Status, StatusCode, Tracer
+from datetime import datetime
+
+from opentelemetry.trace import Status, StatusCode, Tracer, set_span_in_context
 
 from toolkit.verify.verdict import Receipt, Verdict
 
 
-def spans(tracer: Tracer, receipt: Receipt) -> str:
-    """A span `verify-deploy` with one `verify {check}` for each finding; returns the trace's id."""
-    with tracer.start_as_current_span(
+def spans(tracer: Tracer, receipt: Receipt) -> None:
+    """A span `verify-deploy` from the verification's start, with one `verify {check}` for each finding: its last look, as long
+    as it took. The checks look one after another."""
+    root = tracer.start_span(
         "verify-deploy",
+        start_time=_nanoseconds(receipt.started_at),
         attributes={
             "verification.id": receipt.verification_id,
             "verification.verdict": receipt.verdict.value,
             "service.version": receipt.release,
         },
-    ) as root:
-        end = root.get_span_context()
-        for finding in receipt.findings:
-            # The check's last look, as long as it took, before this moment.
-            span = tracer.start_span(
-                f"verify {finding.check}",
-                attributes={
-                    "verification.phase": finding.phase,
-                    "verification.verdict": finding.verdict.value,
-                    "verification.said": finding.judgement.said,
-                    "verification.took": finding.took,
-                },
-            )
-            if finding.verdict is Verdict.REGRESSION:
-                span.set_attribute("error.type", "regression")
-                span.set_status(Status(StatusCode.ERROR, finding.judgement.said))
-            span.end()
-    return f"{end.trace_id:032x}"
+    )
+    inside, at = set_span_in_context(root), _nanoseconds(receipt.looked_at)
+    for finding in receipt.findings:
+        span = tracer.start_span(
+            f"verify {finding.check}",
+            context=inside,
+            start_time=at,
+            attributes={
+                "verification.phase": finding.phase,
+                "verification.verdict": finding.verdict.value,
+                "verification.said": finding.judgement.said,
+                "verification.took": finding.took,
+            },
+        )
+        if finding.verdict is Verdict.REGRESSION:
+            span.set_attribute("error.type", "regression")
+            span.set_status(Status(StatusCode.ERROR, finding.judgement.said))
+        at += round(finding.took * 1e9)
+        span.end(end_time=at)
+    root.end(end_time=at)
+
+
+def _nanoseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1e6) * 1000

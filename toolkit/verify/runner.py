@@ -38,7 +38,7 @@ from toolkit.verify.detect import Detector, Planted
 from toolkit.verify.orders import OrderDesk
 from toolkit.verify.plotted import plotted
 from toolkit.verify.rules import Rules
-from toolkit.verify.topup import to_place
+from toolkit.verify.topup import paced, wanted
 from toolkit.verify.verdict import Finding, Judgement, Plots, Receipt, Verdict, combined, settled, unclean
 from toolkit.verify.window import due, events, restarted
 
@@ -73,7 +73,8 @@ class Verifier:
     certificate: str = ""
     _planted: Planted | None = field(default=None, init=False)
     _tried: datetime | None = field(default=None, init=False)
-    _looked: float = field(default=0.0, init=False)
+    _looked: float | None = field(default=None, init=False)
+    _owed: float = field(default=1.0, init=False)
     _feeding: bool = field(default=False, init=False)
     _target: Target | None = field(default=None, init=False)
 
@@ -208,12 +209,13 @@ class Verifier:
     def _top_up(self, findings: Sequence[Finding], scene: Scene) -> None:
         """Place as many test orders as the rate allows since the last look."""
         now = self.monotonic()
-        passed, self._looked = now - (self._looked or now - 1.0), now
-        placed = to_place(self._fed(findings), scene.orders, rate=self.asked.rate, seconds=passed)
+        passed, self._looked = now - (self._looked or now), now
+        more = wanted(self._fed(findings), scene.orders)
+        placed, self._owed = paced(more, self._owed + self.asked.rate * passed)
         for _ in range(placed):
             self.desk.place("top-up")
         # By what this look saw: an order that ended since then is evidence that nobody has looked at yet.
-        self._feeding = placed > 0 or any(
+        self._feeding = more > 0 or any(
             order.purpose == "top-up" and order.done_at is None for order in scene.orders
         )
 

@@ -1,4 +1,4 @@
-"""How many test orders to place now, so that the evidence comes to be enough. Pure.
+"""How many test orders to place now, so that the evidence comes to be enough, and no faster than the rate. Pure.
 
 Only checks that are fed by test orders can be topped up: they say `have` and `need` in their evidence. At most AHEAD orders
 are on their way at once, and no more than TWICE what is needed are ever placed: where orders do not get through, more of them
@@ -30,12 +30,17 @@ def lacking(findings: Sequence[Finding]) -> tuple[int, int]:
     return max(counted, default=(0, 0))
 
 
-def to_place(
-    findings: Sequence[Finding], orders: Sequence[PlacedOrder], *, rate: float, seconds: float
-) -> int:
-    """Orders to place now, at `rate` a second, `seconds` after the last time."""
+def wanted(findings: Sequence[Finding], orders: Sequence[PlacedOrder]) -> int:
+    """Orders that could be placed now, were it not for the rate."""
     lack, needed = lacking(findings)
     under_way = sum(order.done_at is None for order in orders)
     placed = sum(order.purpose == "top-up" for order in orders)
     room = min(AHEAD - under_way, TWICE * needed - placed)
-    return max(0, min(lack - under_way, room, round(rate * seconds) or 1))
+    return max(0, min(lack - under_way, room))
+
+
+def paced(wanted: int, owed: float) -> tuple[int, float]:
+    """Orders to place now, and what is owed from then on. `owed`: orders that the rate allows by now; no more
+    than one is kept, so that a time in which none was wanted is not made up for at once."""
+    now = min(wanted, int(owed))
+    return now, min(1.0, owed - now)

@@ -59,12 +59,14 @@ def events(
     deployments: Sequence[Deployment],
     flips: Iterable[Toggle],
 ) -> tuple[Event, ...]:
-    """What happened after `since`, oldest first. `deployments`: newest first."""
+    """What happened after `since`, oldest first; a deployment once, however often it was marked. `deployments`: newest first."""
     found = []
     for place, one in enumerate(deployments):
-        if one.at <= since:
+        before = deployments[place + 1 :]
+        marked_again = before and before[0].release == one.release and one.at - before[0].at <= ONE
+        if one.at <= since or marked_again:
             continue
-        again = any(earlier.release == one.release for earlier in deployments[place + 1 :])
+        again = any(earlier.release == one.release for earlier in before)
         kind = "rollback" if again and one.release != release else "deployment"
         found.append(Event(kind=kind, at=one.at, what=f"release {one.release}", who=one.who))
     for flip in flips:
