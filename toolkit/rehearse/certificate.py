@@ -1,8 +1,8 @@
 """The proof on paper: which code, on which server, in which scenarios, how many schedules, and which sabotage was noticed.
 
-A certificate holds no times of day and no names of machines or releases: the same code on the same server gives the same bytes, so
-`verify` runs everything again and compares. The code hash covers the sources of the modules that the rehearsal names, and
-the SQL files beside them where one is a package.
+A certificate holds no times of day and no names of machines or releases: the same code on the same server gives the same
+bytes, so `verify` runs everything again and compares. The code hash covers the sources of the modules that the rehearsal
+names, and the SQL files beside them where one is a package.
 
 Certificates of a repository are kept in one folder, `runbooks/certificates/`, one file a rehearsal and server version; any
 folder will do for `held_for`. Known weakness: a certificate is believed; only `verify` runs it again.
