@@ -14,6 +14,7 @@ import pytest
 
 from toolkit.cli.logs import BARS, merged
 from toolkit.errors import InputFileError
+from toolkit.jobspec import CONTROL_CONSTRAINT
 from toolkit.logscan import source
 from toolkit.logscan.lines import Kind, read
 from toolkit.logscan.scan import CONTEXT, EXAMPLES, MOST_KEYS, OTHERS, Minute, Report, scan
@@ -46,6 +47,33 @@ def test_the_reports_error_log_has_exactly_two_foreign_key_errors() -> None:
     assert report.fk_errors == {FKEY: 2}
     assert (report.completed, report.skipped, report.errors) == (0, {}, {})
     assert [(one.minute, one.fk_errors) for one in report.minutes] == [("10-11 17:15", 1), ("10-11 17:16", 1)]
+
+
+def test_what_verify_deploy_planted_and_what_a_rehearsal_met_is_no_alarm(tmp_path: Path) -> None:
+    head = "2025-10-11 17:15:30.000 UTC [7] 23503"
+    error = 'ERROR:  insert or update on table "x" violates foreign key constraint'
+    planted = {
+        "job_id": "j",
+        "constraint": CONTROL_CONSTRAINT,
+        "sqlstate": "23503",
+        "error_type": "ForeignKeyViolation",
+    }
+    log = tmp_path / "both.log"
+    log.write_text(
+        f'{head} shop app: {error} "{CONTROL_CONSTRAINT}"\n{head} rehearse_12_ab app: {error} "{FKEY}"\n'
+        + own_json((catalog.RUN_FAILED, planted | {"job_name": "x", "run": 1}))
+    )
+    report = scanned(log.read_bytes())
+    assert (report.planted, report.fk_errors, report.errors, report.minutes) == (2, {}, {}, ())
+
+    def exit_code() -> int:
+        return subprocess.run(
+            [sys.executable, "-m", "toolkit.cli", "logs", "scan", str(log)], capture_output=True, check=False
+        ).returncode
+
+    assert exit_code() == 0
+    log.write_text(log.read_text() + f'{head} shop app: {error} "{FKEY}"\n')
+    assert exit_code() == 1
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 200])
@@ -123,7 +151,7 @@ def test_a_foreign_key_error_is_known_in_every_form(line: str, minute: str) -> N
     ],
 )
 def test_the_sqlstate_tells_in_any_language(line: str) -> None:
-    assert scanned(line).total(Kind.FK_ERROR) == 1
+    assert sum(scanned(line).fk_errors.values()) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import click
 
 from toolkit.cli import render, words
 from toolkit.cli.options import json_option, settings_of
+from toolkit.jobspec import CONTROL_CONSTRAINT
 
 if TYPE_CHECKING:
     from toolkit.logscan.scan import Minute, Report
@@ -40,7 +41,7 @@ def scan(ctx: click.Context, *, log: str, as_json: bool) -> int:
     Reads our JSON and console lines, the text lines of the report of 2025-10-11, PostgreSQL's stderr, csv and json logs, plain
     or gzip, of any size; `-` is stdin. Times are as the log has them.
 
-    Exit code 1 when there is a foreign key error.
+    Exit code 1 when there is a foreign key error. Those that verify-deploy plants are told apart, those of rehearsals left out.
     """
     from toolkit.logscan import source
     from toolkit.logscan.scan import scan as count
@@ -63,6 +64,11 @@ def _show(report: Report) -> None:
             ("completed", "", f"{report.completed:,}"),
             *(("skipped", key, f"{n:,}") for key, n in report.skipped.items() or [("", 0)]),
             *(("unknown error", words.plain(key), f"{n:,}") for key, n in _most(report)),
+            *(
+                [("planted by verify-deploy", CONTROL_CONSTRAINT, f"{report.planted:,}")]
+                if report.planted
+                else []
+            ),
         ],
         right=["count"],
     )

@@ -31,6 +31,8 @@ class Kind(StrEnum):
     COMPLETED = "completed"
     SKIPPED = "skipped"
     ERROR = "error"
+    PLANTED = "planted"
+    """The foreign key error by which `toolkit verify-deploy` tries its detectors: no fault."""
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -12,16 +12,13 @@ that was planted so shortly before is taken for this one.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
-from toolkit.jobspec import CONTROL_CONSTRAINT
 from toolkit.logscan.lines import UNNAMED, Kind
 from toolkit.logscan.moment import UnknownZone, begin_of, moment
 from toolkit.logscan.scan import Report, scan
@@ -31,7 +28,6 @@ from toolkit.verify.detect import Planted, Sight, Sighting
 
 SKEW: Final = 5.0
 _GZIP: Final = b"\x1f\x8b"
-_REHEARSED: Final = re.compile(rb"^[^\n]*\] [0-9A-Z]{5} rehearse_[^\n]*\n?", re.MULTILINE)
 _HEAD: Final = 64 << 10
 _JOB: Final = "job_id"
 """Says that a line names its job."""
@@ -76,7 +72,7 @@ class LogFile:
             errors += self._errors(report, release)
         return Sighting(
             source=self.source, sight=sight, errors=dict(errors),
-            planted=sum(report.fk_errors.get(CONTROL_CONSTRAINT, 0) for report in seen.reports),
+            planted=sum(report.planted for report in seen.reports),
             after=_after(seen.met, planted, now) if sight is Sight.SEEN else None, detail=detail or seen.note,
         )  # fmt: skip
 
@@ -85,9 +81,8 @@ class LogFile:
         found: Counter[str] = Counter()
         for constraint, by_release in report.fk_releases.items():
             anonymous = not self.constraints or constraint in {*self.constraints, UNNAMED}
-            if constraint != CONTROL_CONSTRAINT:
-                found[constraint] += by_release.get(release, 0)
-                found[constraint] += by_release.get("", 0) if anonymous else 0
+            found[constraint] += by_release.get(release, 0)
+            found[constraint] += by_release.get("", 0) if anonymous else 0
         return +found
 
 
@@ -116,9 +111,7 @@ def _read(file: BufferedReader, since: datetime, planted: Planted | None, now: d
         middle = begin_of(file, size, (planted.run_at or planted.at) - timedelta(seconds=SKEW), now) or 0
     middle = max(begin, middle)
     before, after = _scanned(file, begin, middle), _scanned(file, middle, size)
-    examples = (
-        one.text for one in after.examples if (one.kind, one.key) == (Kind.FK_ERROR, CONTROL_CONSTRAINT)
-    )
+    examples = (one.text for one in after.examples if one.kind is Kind.PLANTED)
     # Within SKEW there may be that of an earlier verification, which a log that is written no more has, too.
     met = next((text for text in examples if planted and (planted.job_id in text or _JOB not in text)), None)
     first = _first(file, now)
@@ -129,7 +122,7 @@ def _read(file: BufferedReader, since: datetime, planted: Planted | None, now: d
 
 def _scanned(file: BufferedReader, begin: int, end: int) -> Report:
     file.seek(begin)
-    return scan(_without_rehearsals(lines(_Part(file, end - begin))))  # type: ignore[arg-type]
+    return scan(lines(_Part(file, end - begin)))  # type: ignore[arg-type]
 
 
 class _Part:
@@ -142,11 +135,6 @@ class _Part:
         found = self._file.read(min(size, self._left))
         self._left -= len(found)
         return found
-
-
-def _without_rehearsals(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    for block in blocks:
-        yield _REHEARSED.sub(b"", block) if b" rehearse_" in block else block
 
 
 def _first(file: BufferedReader, now: datetime) -> datetime | None:
