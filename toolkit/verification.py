@@ -30,6 +30,7 @@ from toolkit.verify.detectors import detectors
 from toolkit.verify.dry import Asks, asks
 from toolkit.verify.orders import OrderDesk
 from toolkit.verify.publish import spans
+from toolkit.verify.rescue import is_off
 from toolkit.verify.rules import Rules
 from toolkit.verify.runner import Verifier
 from toolkit.verify.verdict import Receipt
@@ -185,24 +186,26 @@ def _dead(runner: str, host: str) -> bool:
 
 
 def rescue(app: App, asked: Asked, receipt: Receipt) -> str:
-    """Switch the job's toggle off because of a regression: once a verification. Returns what was done, for people."""
+    """Switch the job's toggle off because of a regression: once a verification, pins to async with it. Returns what was done,
+    for people. Raises FlipLost, DependencyUnreachable and psycopg's errors; a flip that failed can be tried again."""
     toggle = spec_of(app, asked.job_name).toggle
-    with app.database.session() as session:
-        if not verifications.rescue_once(session, receipt.verification_id):
-            return f"{toggle} was switched off by this verification before; nothing is done twice"
-        standing = toggles.read(session, [toggle]).get(toggle)
     named = ", ".join(finding.check for finding in receipt.findings if finding.verdict.exit_code == 1)
     reason = f"verify-deploy {receipt.verification_id}: regression of {receipt.release}: {named}"
-    if standing is not None and not standing.enabled:
-        return f"{toggle} is off already"
-    planned = plan(
-        toggle,
-        standing,
-        Request(on=False, reason=reason),
-        switched_off=app.settings.switched_off(toggle),
-        reclaim_hold=0.0,
-    )
-    flipped = app.flipper.flip(toggle, planned, jobs=app.registry.governed(toggle), reason=reason)
+    # Another runner waits at `rescue_once` until this flip is done, or has failed and is its own to try.
+    with app.database.session() as session, session.transaction():
+        standing = toggles.read(session, [toggle]).get(toggle)
+        if is_off(standing):
+            return f"{toggle} is off already"
+        if not verifications.rescue_once(session, receipt.verification_id):
+            return f"{toggle} was switched off by this verification before; nothing is done twice"
+        planned = plan(
+            toggle,
+            standing,
+            Request(on=False, reason=reason),
+            switched_off=app.settings.switched_off(toggle),
+            reclaim_hold=0.0,
+        )
+        flipped = app.flipper.flip(toggle, planned, jobs=app.registry.governed(toggle), reason=reason)
     seen = app.flipper.await_receipt(flipped, within=10.0)
     late = f", {len(seen.laggards)} have not" if seen.laggards else ""
     return (

@@ -19,7 +19,7 @@ from tests.eventually import eventually
 from tests.hosts import Host
 from tests.integration.test_roles import as_role
 from tests.orders import scalar
-from tests.verifying import NEW, OLD, Yard
+from tests.verifying import NEW, OLD, Yard, interrupt
 from toolkit.verify.verdict import Verdict
 
 
@@ -60,6 +60,8 @@ def one(yard: Yard, query: str) -> Any:
         (("--resume", "0"), "there is no verification 0"),
         (("--resume", "1", "--top-up"), "--top-up"),
         (("--list", "--dry-run"), "--dry-run"),
+        (("--dry-run", "--junit", "x.xml"), "--junit"),
+        (("--dry-run", "--on-fail", "toggle-off"), "--on-fail"),
         (("--detach", "--html", "x.html"), "--detach"),
         (("--json", "--markdown", "-"), "share stdout"),
         (("--junit", "/no/such/folder/x.xml"), "no folder"),
@@ -107,9 +109,9 @@ def test_marked_twice_by_a_pipeline_it_counts_from_the_first_mark(yard: Yard) ->
     yard.mark(NEW, "--at", "30m")
     yard.mark(NEW)
     first = one(yard, "SELECT min(at) FROM toolkit.deployment")
-    done = yard.verify("--check", "skips")
-    assert done.receipt.since == first
-    assert [event.kind for event in done.receipt.events] == ["deployment"]
+    done = yard.verify("--check", "queue-processing", "--set", "probe=1")
+    assert done.receipt.since == done.finding("queue-processing").since == first
+    assert done.receipt.events == ()
 
 
 def test_marked_again_after_another_release_it_counts_from_there(yard: Yard) -> None:
@@ -122,9 +124,12 @@ def test_marked_again_after_another_release_it_counts_from_there(yard: Yard) -> 
 # Test orders
 
 
-def test_a_job_without_test_orders_is_not_waited_for(yard: Yard, tmp_path: Path) -> None:
+def test_a_job_without_test_orders_or_toggle_is_not_waited_for_or_switched_off(
+    yard: Yard, tmp_path: Path
+) -> None:
     (tmp_path / "bare_job.py").write_text(
-        "import dataclasses\nfrom jobs.images.spec import SPEC as IMAGES\nSPEC = dataclasses.replace(IMAGES, verify=None)\n"
+        "import dataclasses\nfrom jobs.images.spec import SPEC as IMAGES\n"
+        "SPEC = dataclasses.replace(IMAGES, verify=None, toggle='')\n"
     )
     yard.settings |= {"TOOLKIT_JOBS": "bare_job:SPEC", "PYTHONPATH": str(tmp_path)}
     yard.mark()
@@ -132,9 +137,10 @@ def test_a_job_without_test_orders_is_not_waited_for(yard: Yard, tmp_path: Path)
     assert done.code == 3, str(done)  # and no sooner than in 10 min, it was
     assert done.finding("queue-processing").verdict is Verdict.INCONCLUSIVE
     assert "VerifyHooks" in done.finding("queue-processing").judgement.said
-    refused = yard.type("verify-deploy", "--job-name", "background-image-processing", "--top-up")
-    assert refused.code == 2
-    assert "VerifyHooks" in refused.err
+    for option, told in (("--top-up", "VerifyHooks"), ("--on-fail=toggle-off", "no toggle")):
+        refused = yard.type("verify-deploy", "--job-name", "background-image-processing", option)
+        assert refused.code == 2, str(refused)
+        assert told in refused.err
 
 
 @pytest.mark.usefixtures("host")
@@ -315,6 +321,34 @@ def test_a_planted_failure_is_listed_only_by_its_name(yard: Yard) -> None:
     assert "freshfetch-control" in named.out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "seconds"),
+    [
+        (("--check", "skips"), 86400),  # before its time has come, too
+        (("--check", "deployment-live", "--since", "2h"), 600),
+        (("--check", "skips", "--within", "50"), 50),
+    ],
+)
+def test_watching_waits_as_long_as_the_named_checks_may_take(
+    yard: Yard, arguments: tuple[str, ...], seconds: int
+) -> None:
+    watching = yard.start("verify-deploy", *arguments, "--watch")
+    eventually(lambda: one(yard, "SELECT max(runner) FROM toolkit.verification"), within=30)
+    interrupt(watching)
+    assert float(one(yard, "SELECT asked ->> 'within' FROM toolkit.verification")) == seconds
+
+
+def test_times_are_told_in_utc(yard: Yard) -> None:
+    marked = yard.type("verify-deploy", "mark", "--release", NEW)
+    at = f"{one(yard, 'SELECT at FROM toolkit.deployment'):%Y-%m-%d %H:%M:%S} UTC"
+    verified = yard.type("verify-deploy", "--check", "skips")
+    listed = yard.type("verify-deploy", "--list")
+    assert at in marked.out
+    assert f"since {at}" in verified.err
+    started = one(yard, "SELECT started_at FROM toolkit.verification")
+    assert f"{started:%Y-%m-%d %H:%M:%S} UTC" in listed.out
+
+
 # In the background
 
 
@@ -340,3 +374,22 @@ def test_a_detached_one_that_was_killed_goes_on_as_it_was_asked_to(yard: Yard) -
     assert going_on.returncode == 130
     again = yard.verify("--resume", number, "--within", "1")
     assert again.receipt.since_what.startswith("marked by ann")
+
+
+@pytest.mark.usefixtures("host")
+def test_one_that_goes_on_in_the_background_is_asked_what_was_typed_last(yard: Yard) -> None:
+    """A look that does not watch ends by itself; this one goes on until something is wrong, and then switches off."""
+    yard.mark(NEW, "--at", "10m")
+    begun = yard.start("verify-deploy", "--check", "skips", "--check", "deployment-live", "--watch")
+    runner = "SELECT max(runner) FROM toolkit.verification WHERE receipt IS NOT NULL"
+    eventually(lambda: one(yard, runner), within=30)
+    interrupt(begun)
+    yard.connection.execute("UPDATE toolkit.verification SET asked = asked || '{\"watch\": false}'")
+    detached = yard.type(
+        "verify-deploy", "--resume", "1", "--detach", "--within", "60", "--on-fail", "toggle-off"
+    )
+    eventually(lambda: one(yard, runner), within=30)
+    log = yard.folder / "home" / "verification-1.log"
+    with yard.host(OLD):
+        eventually(lambda: "ASYNC_IMAGE_PROCESSING is off" in log.read_text(), within=60)
+    assert detached.code == 8, str(detached)

@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
 
 from tests.eventually import eventually
 from tests.hosts import Host
+from tests.integration.test_verify_rescue import FAILS
 from tests.orders import ask, new_order, scalar
 from tests.verifying import NEW, OLD, Yard, interrupt
 from toolkit.verify.verdict import Verdict
@@ -62,6 +64,18 @@ def test_topping_up_an_idle_system_proves_it_and_leaves_no_row(yard: Yard) -> No
     assert done.finding("no-foreign-key-errors").judgement.evidence["have"] >= 59
     assert yard.rows_left() == 0
     assert done.receipt.left == 0
+
+
+@pytest.mark.usefixtures("host")
+def test_topping_up_slowly_keeps_the_rate_and_comes_to_an_end(yard: Yard) -> None:
+    yard.mark()
+    done = yard.verify("--check", "no-foreign-key-errors", "--top-up", "--rate", "1", "--set", "rate=0.5")
+    placed = "SELECT {} FROM toolkit.test_order WHERE purpose = 'top-up'"
+    number = scalar(yard.connection, placed.format("count(*)"))
+    took = scalar(yard.connection, placed.format("extract(epoch FROM max(placed_at) - min(placed_at))"))
+    assert done.code == 0, str(done)
+    assert number == 5  # 0.5^5 is below 5 %
+    assert took >= number - 2, "one a second"  # whole seconds
 
 
 def test_nothing_at_work_is_never_a_pass(yard: Yard) -> None:
@@ -197,6 +211,54 @@ def test_a_regression_switches_off_once_when_asked_to(yard: Yard) -> None:
     assert "ASYNC_IMAGE_PROCESSING is off" in first.err
     row = yard.connection.execute("SELECT enabled, version, who FROM toolkit.toggle").fetchall()
     assert row == [(False, 1, "ann")]
+
+
+@pytest.mark.usefixtures("host")
+@pytest.mark.parametrize(
+    "sqlstate", ["TK002", "42501", "57P01"]
+)  # lost, no right, PostgreSQL ends the session
+def test_a_flip_that_fails_costs_no_verdict_and_can_be_tried_again(
+    yard: Yard, tmp_path: Path, sqlstate: str
+) -> None:
+    yard.mark(NEW, "--at", "10m")
+    yard.connection.execute(FAILS % sqlstate)
+    page = str(tmp_path / "junit.xml")
+    asked = ("--check", "deployment-live", "--on-fail", "toggle-off", "--junit", page)
+    with yard.host(OLD):
+        done = yard.type("verify-deploy", *asked)
+    yard.connection.execute("DROP TRIGGER fails ON toolkit.toggle")
+    again = yard.type("verify-deploy", "--resume", "1", "--on-fail", "toggle-off")
+    assert done.code == 1, str(done)
+    assert done.out.startswith("regression")
+    assert "<failure" in Path(page).read_text()
+    assert "error: ASYNC_IMAGE_PROCESSING may still be on: no" in done.err
+    assert "toolkit verify-deploy --resume 1 --on-fail toggle-off" in done.err
+    assert "ASYNC_IMAGE_PROCESSING is off (version 1)" in again.err
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "doubt"),
+    [
+        ((), "no verify-deploy verdict is known"),
+        ((("proven", ["deployment-live"]),), "no verify-deploy verdict is known"),
+        ((("proven", []),), ""),
+        ((("proven", []), ("pending", []), ("regression", ["skips"])), ""),
+        ((("proven", []), ("regression", []), ("proven", ["skips"])), "verify-deploy 2 says regression"),
+    ],
+)
+def test_switching_on_goes_by_the_newest_whole_verification_that_has_ended(
+    yard: Yard, verdicts: tuple[tuple[str, list[str]], ...], doubt: str
+) -> None:
+    for verdict, checks in verdicts:
+        asked = msgspec.json.encode({"checks": checks}).decode()
+        yard.connection.execute(
+            "INSERT INTO toolkit.verification (release, since, asked, who, verdict, finished_at)"
+            " VALUES (%(release)s, now(), %(asked)s, 'ann', %(v)s, CASE WHEN %(v)s <> 'pending' THEN now() END)",
+            {"release": NEW, "asked": asked, "v": verdict},
+        )
+    done = yard.type("toggle", "on", "--reason", "drill")
+    assert done.code == 0, done.err
+    assert ("warning" in done.err, doubt in done.err) == (bool(doubt), True), done.err
 
 
 @pytest.mark.usefixtures("host")

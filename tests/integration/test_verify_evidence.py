@@ -21,6 +21,7 @@ from toolkit.ledger.database import Database, Session
 from toolkit.ledger.evidence import Ended, Window
 from toolkit.run import Mode
 from toolkit.telemetry.traces import Tracing
+from toolkit.verify import dry
 from toolkit.verify.check import Check, Scene, Target
 from toolkit.verify.checks import end_to_end, new_errors, performance, satisfaction, skips, success_rate
 from toolkit.verify.orders import OrderDesk
@@ -452,3 +453,17 @@ def test_spans_that_are_torn_are_missing_spans(
     judgement = said(end_to_end.CHECK, order_seen(database, broker, desk))
     assert judgement.verdict is Verdict.PENDING
     assert "not OTLP" in judgement.said
+
+
+# A dry run
+
+
+def test_what_a_dry_run_overhears_is_another_databases_and_stays_open(database: Database) -> None:
+    heard: list[str] = []
+    hearing = dry.Heard(database, heard)
+    with hearing.session() as session:
+        session.execute("SELECT %s", (1,))
+    hearing.close()
+    with database.session() as session:
+        session.execute("SELECT 2")
+    assert heard == ["SELECT 1"]

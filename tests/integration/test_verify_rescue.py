@@ -1,26 +1,37 @@
-"""Rescues on a real ledger: flips and rollbacks are measured by what really happened."""
+"""Rescues on a real ledger: flips and rollbacks are measured by what really happened; `--on-fail` switches off once."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+import psycopg
 import pytest
 
 from jobs.images.spec import SPEC
+from tests import receipts
 from tests.eventually import eventually
 from tests.ledger_rows import ask, ran
+from tests.orders import scalar
+from toolkit import verification
+from toolkit.app import App
+from toolkit.errors import FlipLost
 from toolkit.ledger import audit, rollbacks, toggles, verifications
 from toolkit.ledger.database import Database
+from toolkit.ledger.toggles import Toggle
+from toolkit.settings import Settings
 from toolkit.telemetry import logs
 from toolkit.telemetry.traces import Tracing
 from toolkit.toggle.flip import KEPT, Flipper
 from toolkit.toggle.plan import Plan
 from toolkit.toggle.watch import Process, Watcher
 from toolkit.verify import rescue
+from toolkit.verify.asked import Asked
 from toolkit.verify.check import Target
-from toolkit.verify.verdict import Rescue
+from toolkit.verify.verdict import Receipt, Rescue
 
 
 @pytest.fixture
@@ -113,3 +124,92 @@ def test_what_is_no_rollback_or_never_ran_measures_nothing(
     with database.session() as session:
         ran(session, ask(session))
         assert rollbacks.rollbacks(session) == []
+
+
+# --on-fail toggle-off
+
+FAILS = """
+CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no' USING ERRCODE = '%s'; END $$;
+CREATE TRIGGER fails BEFORE INSERT OR UPDATE ON toolkit.toggle EXECUTE FUNCTION fails()"""
+"""No flip gets through."""
+ASKED = Asked(job_name=SPEC.name, on_fail="toggle-off")
+
+
+@pytest.fixture
+def app(database_url: str, redis_url: str) -> Iterator[App]:
+    environ = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "TOOLKIT_OPERATOR": "ann"}
+    with App(Settings.from_env(environ)) as app:
+        yield app
+
+
+@pytest.fixture
+def regression(app: App, database: Database) -> Receipt:
+    with database.session() as session:
+        begun = verifications.begin(session, "r2", datetime.now(UTC), ASKED.encode(), who="ann")
+    return msgspec.structs.replace(receipts.regression(), verification_id=begun.verification_id)
+
+
+def flip(database: Database, version: int, *, enabled: bool, pins: dict[str, bool] | None = None) -> None:
+    """On from that version."""
+    flipper = Flipper(database, Tracing("test", "1").tracer, logs.get_logger(), "bob")
+    plan = Plan(version, enabled=enabled, percent=100, pins=pins or {}, hold=None, lease=None)
+    flipper.flip(SPEC.toggle, plan, jobs=(SPEC.name,), reason="drill")
+
+
+def standing(database: Database) -> Toggle | None:
+    with database.session() as session:
+        return toggles.read(session, [SPEC.toggle]).get(SPEC.toggle)
+
+
+def test_a_flip_that_failed_is_not_used_up_and_one_that_was_made_is(
+    app: App, database: Database, regression: Receipt, connection: psycopg.Connection
+) -> None:
+    connection.execute(FAILS % "TK002")
+    for _ in range(2):
+        with pytest.raises(FlipLost):
+            verification.rescue(app, ASKED, regression)
+    connection.execute("DROP TRIGGER fails ON toolkit.toggle")
+    assert verification.rescue(app, ASKED, regression).startswith(f"{SPEC.toggle} is off (version 1)")
+    assert verification.rescue(app, ASKED, regression) == f"{SPEC.toggle} is off already"
+    flip(database, 1, enabled=True)
+    assert "by this verification before" in verification.rescue(app, ASKED, regression)
+    assert (found := standing(database)) is not None
+    assert (found.version, found.enabled) == (2, True), "what a person switched on again stays on"
+
+
+def test_a_toggle_that_is_off_already_uses_nothing_up(
+    app: App, database: Database, regression: Receipt
+) -> None:
+    flip(database, 0, enabled=False, pins={"m1": False})
+    assert verification.rescue(app, ASKED, regression) == f"{SPEC.toggle} is off already"
+    flip(database, 1, enabled=True)
+    assert verification.rescue(app, ASKED, regression).startswith(f"{SPEC.toggle} is off (version 3)")
+
+
+def test_a_merchant_that_is_pinned_to_async_is_switched_off_too(
+    app: App, database: Database, regression: Receipt
+) -> None:
+    flip(database, 0, enabled=False, pins={"m1": True, "m2": False})
+    verification.rescue(app, ASKED, regression)
+    assert (found := standing(database)) is not None
+    assert (found.version, found.enabled, found.pins) == (2, False, {"m2": False})
+
+
+@pytest.mark.parametrize("first", ["flips", "fails"])
+def test_a_second_runner_waits_for_the_first_and_flips_only_if_that_one_did_not(
+    app: App, database: Database, regression: Receipt, connection: psycopg.Connection, first: str
+) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as pool:
+        with database.session() as session, session.transaction() as transaction:
+            assert verifications.rescue_once(session, regression.verification_id)
+            second = pool.submit(verification.rescue, app, ASKED, regression)
+            eventually(lambda: scalar(connection, waiting))
+            if first == "fails":
+                raise psycopg.Rollback(transaction)
+        told = second.result(20)
+    if first == "fails":
+        assert told.startswith(f"{SPEC.toggle} is off (version 1)")
+    else:
+        assert "nothing is done twice" in told
+        assert standing(database) is None

@@ -14,7 +14,7 @@ from toolkit.app import App
 from toolkit.cli import render, verify_more, verify_report
 from toolkit.cli.options import SINCE, Since, json_option, settings_of
 from toolkit.cli.verify_report import STDOUT
-from toolkit.errors import StillRunning, UsageError
+from toolkit.errors import StillRunning, ToolkitError, UsageError
 
 if TYPE_CHECKING:
     from toolkit.ledger.verifications import Verification
@@ -25,10 +25,11 @@ _PHASES = ("immediate", "short-term", "long-term", "all")
 _WITH = {
     "list_them": {"list_them", "as_json"},
     "resume": {"resume", "watch", "within", "detach", "on_fail", "junit", "markdown", "html", "as_json"},
+    "dry_run": {"dry_run", "release", "since", "phases", "checks", "rules", "job_name", "as_json"},
 }
 """What goes with an option that begins nothing new; all else would do nothing."""
 _WAIT = {"immediate": 600.0, "short-term": 3600.0, "long-term": 86400.0}
-"""Seconds that --watch waits at most, by the longest phase."""
+"""Seconds that --watch waits at most, by the longest phase of its checks."""
 
 
 @click.group(invoke_without_command=True)
@@ -151,16 +152,18 @@ def _verify(app: App, given: dict[str, Any]) -> int:
             f"job {spec.name} has no test orders to top up with",
             remedy="give its JobSpec `verify=VerifyHooks(…)`",
         )
+    if given["on_fail"] and not spec.toggle:
+        raise UsageError(f"job {spec.name} has no toggle to switch off", remedy="leave --on-fail out")
     asked = _asked(given, verification.phases(given["phases"], found, now), spec.name, found.what)
     if given["dry_run"]:
         return verify_report.dry_run(app, found, asked, as_json=given["as_json"])
     verification.chosen(asked)
     begun = verification.begin(app, found, asked)
     render.say(
-        f"verification {begun.verification_id}: release {found.release}, since {found.since:%Y-%m-%d %H:%M:%S} ({found.what})"
+        f"verification {begun.verification_id}: release {found.release}, since {found.since:%Y-%m-%d %H:%M:%S} UTC ({found.what})"
     )
     if given["detach"]:
-        return _detach(app, begun, as_json=given["as_json"])
+        return _detach(app, begun, asked, as_json=given["as_json"])
     return _follow(app, begun, asked, given)
 
 
@@ -175,8 +178,7 @@ def _asked(given: dict[str, Any], phases: tuple[str, ...], job_name: str, what: 
             raise UsageError(f"--set {text}: RULE=VALUE is wanted", remedy="e.g. --set rate=0.1")
         rules[name] = value
     Rules().but(rules)
-    longest = max((_WAIT[phase] for phase in phases), default=_WAIT["immediate"])
-    return Asked(
+    asked = Asked(
         job_name=job_name,
         what=what,
         phases=phases,
@@ -184,11 +186,21 @@ def _asked(given: dict[str, Any], phases: tuple[str, ...], job_name: str, what: 
         rules=rules,
         top_up=given["top_up"],
         rate=given["rate"],
-        watch=given["watch"] or given["detach"],
-        within=given["within"] or (longest if given["watch"] or given["detach"] else _WAIT["immediate"]),
         fail_fast=given["fail_fast"],
         on_fail=given["on_fail"] or "",
     )
+    return _waiting(asked, given)
+
+
+def _waiting(asked: Asked, given: dict[str, Any]) -> Asked:
+    """The same, waiting as it is asked to now."""
+    from toolkit import verification
+
+    watch = asked.watch or given["watch"] or given["detach"]
+    usual = asked.within
+    if watch and not asked.watch:
+        usual = max(_WAIT[check.phase.value] for check in verification.chosen(asked))
+    return msgspec.structs.replace(asked, watch=watch, within=given["within"] or usual)
 
 
 def _resume(app: App, given: dict[str, Any]) -> int:
@@ -198,11 +210,9 @@ def _resume(app: App, given: dict[str, Any]) -> int:
     from toolkit.verify.verdict import Receipt
 
     found = verification.find(app, given["resume"])
-    asked = decode(found.asked)
+    asked = _waiting(decode(found.asked), given)
     asked = msgspec.structs.replace(
         asked,
-        watch=asked.watch or given["watch"] or given["detach"],
-        within=given["within"] or asked.within,
         on_fail=given["on_fail"] or (asked.on_fail if found.finished_at is None else ""),
     )
     receipt = msgspec.json.decode(found.receipt, type=Receipt) if found.receipt else None
@@ -212,7 +222,7 @@ def _resume(app: App, given: dict[str, Any]) -> int:
         if receipt is not None:
             verify_report.show(receipt, given)
     elif given["detach"]:
-        return _detach(app, found, as_json=given["as_json"])
+        return _detach(app, found, asked, as_json=given["as_json"])
     return _follow(app, found, asked, given)
 
 
@@ -244,25 +254,38 @@ def _follow(app: App, begun: Verification, asked: Asked, given: dict[str, Any]) 
 
 
 def _end(app: App, receipt: Receipt, asked: Asked, given: dict[str, Any]) -> int:
-    """On a regression, first what was asked for then; print and write the receipt."""
-    from toolkit import verification
-
-    done = ""
-    if asked.on_fail and receipt.exit_code == 1:
-        done = verification.rescue(app, asked, receipt)
+    """Print and write the receipt; then, on a regression, what was asked for. If that fails, the verdict stands all the same."""
     written = verify_report.show(receipt, given)
-    if done:
-        render.say(done)
+    if asked.on_fail and receipt.exit_code == 1:
+        _rescue(app, asked, receipt)
     return receipt.exit_code if written else receipt.exit_code or UsageError.exit_code
 
 
-def _detach(app: App, begun: Verification, *, as_json: bool) -> int:
-    """A process of its own goes on; what it would have printed lies in a file."""
+def _rescue(app: App, asked: Asked, receipt: Receipt) -> None:
+    from toolkit import verification
+    from toolkit.ledger.database import TROUBLE
+
+    try:
+        render.say(verification.rescue(app, asked, receipt))
+    except (ToolkitError, *TROUBLE) as error:
+        toggle = verification.spec_of(app, asked.job_name).toggle
+        render.say(f"error: {toggle} may still be on: {' '.join(str(error).split())}")
+        render.next_steps(
+            f"toolkit toggle status {toggle}",
+            f"toolkit verify-deploy --resume {receipt.verification_id} --on-fail {asked.on_fail}",
+        )
+
+
+def _detach(app: App, begun: Verification, asked: Asked, *, as_json: bool) -> int:
+    """A process of its own goes on as it is asked to now; what it would have printed lies in a file."""
     app.settings.home.mkdir(parents=True, exist_ok=True)
     log = app.settings.home / f"verification-{begun.verification_id}.log"
+    asks = ["--resume", str(begun.verification_id), "--watch", "--within", str(asked.within)]
+    if asked.on_fail:
+        asks += ["--on-fail", asked.on_fail]
     with log.open("ab") as out:
         subprocess.Popen(
-            [sys.executable, "-m", "toolkit.cli", "verify-deploy", "--resume", str(begun.verification_id)],
+            [sys.executable, "-m", "toolkit.cli", "verify-deploy", *asks],
             stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
     if as_json:

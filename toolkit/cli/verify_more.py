@@ -41,7 +41,7 @@ def mark(ctx: click.Context, *, release: str, at: Since | None, note: str, as_js
     if as_json:
         render.as_json(marked)
     else:
-        click.echo(f"release {marked.release} is marked as deployed at {marked.at:%Y-%m-%d %H:%M:%S}")
+        click.echo(f"release {marked.release} is marked as deployed at {marked.at:%Y-%m-%d %H:%M:%S} UTC")
         render.next_steps("toolkit verify-deploy", "toolkit verify-deploy --top-up")
     return 0
 

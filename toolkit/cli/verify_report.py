@@ -69,7 +69,7 @@ def listed(app: App, *, as_json: bool) -> int:
             one.verification_id,
             one.release,
             one.verdict,
-            f"{one.started_at:%Y-%m-%d %H:%M:%S}",
+            f"{one.started_at:%Y-%m-%d %H:%M:%S} UTC",
             one.who,
             one.runner or "-",
         )

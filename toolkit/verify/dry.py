@@ -80,3 +80,6 @@ class Heard(Database):
     def begin(self) -> Iterator[Any]:
         with self._database.begin() as connection:
             yield connection
+
+    def close(self) -> None:
+        """The sessions are the other Database's."""

@@ -72,6 +72,11 @@ def look(session: Session, spec: JobSpec, target: Target, *, vercel: bool = Fals
     )
 
 
+def is_off(standing: Toggle | None) -> bool:
+    """True when no order is asynchronous: the toggle is off, and no merchant is pinned to async."""
+    return standing is not None and not standing.enabled and not any(standing.pins.values())
+
+
 def ranked(facts: Facts) -> tuple[Rescue, ...]:
     """The ways back, the fastest that was measured first. A toggle that is off already is none."""
     ways = [*_switch(facts), _rollback(facts)]
@@ -79,10 +84,7 @@ def ranked(facts: Facts) -> tuple[Rescue, ...]:
 
 
 def _switch(facts: Facts) -> list[Rescue]:
-    standing = facts.standing
-    if not facts.toggle or (
-        standing is not None and not standing.enabled and not any(standing.pins.values())
-    ):
+    if not facts.toggle or is_off(facts.standing):
         return []
     reason = shlex.quote(f"verify-deploy {facts.verification_id}: regression of {facts.release}")
     return [
