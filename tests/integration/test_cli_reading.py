@@ -112,7 +112,7 @@ def test_the_lists_json_has_stable_keys(toolkit: Toolkit, session: Session) -> N
     assert set(told["jobs"][0]) == {
         "job_id", "job_name", "queue", "payload", "mode", "release", "asked_at", "pushed_at", "due_at", "done_at", "state",
         "runs", "last_outcome", "reason", "counts", "error_type", "error_message", "queue_wait", "started_at", "duration",
-        "retry_at",
+        "retry_at", "held_by",
     }  # fmt: skip
 
 
@@ -336,9 +336,9 @@ def test_status_shows_everything_and_masks_passwords(
 def test_the_statuss_json_has_stable_keys(toolkit: Toolkit, session: Session) -> None:
     told = json.loads(toolkit("status", "--json").stdout)
     assert set(told) == {
-        "exit_code", "release", "servers", "schema", "workers", "queues", "ledger", "toggle", "settings", "findings",
+        "exit_code", "release", "servers", "schema", "workers", "queues", "ledger", "toggles", "settings", "findings",
     }  # fmt: skip
-    assert told["toggle"] == {"name": "ASYNC_IMAGE_PROCESSING", "enabled": True, "source": "default"}
+    assert told["toggles"] == [{"name": "ASYNC_IMAGE_PROCESSING", "enabled": True, "source": "default"}]
     assert told["ledger"]["runs"] == {"processed": 0, "skipped": 0, "failed": 0, "lost": 0, "running": 0}
     assert told["servers"]["postgres"]["state"] == "ok"
 

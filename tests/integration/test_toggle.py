@@ -22,6 +22,7 @@ from jobs.images.words import NAME, TOGGLE
 from tests.eventually import eventually
 from tests.hosts import worker_host
 from tests.importers import importer
+from tests.ledger_rows import PASSING_FAILURE, ran
 from tests.orders import Order, ask, ended_runs, images, new_merchant, new_order, scalar
 from tests.performing import Heard, performing
 from toolkit.broker.relay import Relay
@@ -424,6 +425,23 @@ def test_hold_keeps_queued_and_new_jobs_in_the_ledger_until_the_next_flip(
     flip(flipper, "on")
     assert relay.run_once() == 8
     assert broker.llen("rq:queue:images") == 8
+
+
+def test_a_held_job_names_its_toggle_and_what_lets_it_go(database_url: str, flipper: Flipper) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        job = ask(connection, new_order(connection))
+        ran(connection, job, failure=PASSING_FAILURE, retry_in=0.0)
+    commands = (("jobs", "list"), ("jobs", "show", job), ("replay", "--job", job))
+
+    flip(flipper, "off", hold=HOLD_FOR_GOOD)
+    listed, shown, replayed = (toolkit(database_url, *command).stdout for command in commands)
+    assert f"held by {TOGGLE}" in listed
+    assert f"kept in the ledger until `toolkit toggle on {TOGGLE}`" in shown
+    assert "again now" not in listed + shown
+    assert f"`toolkit toggle on {TOGGLE}` lets it go" in replayed
+
+    flip(flipper, "on")
+    assert not any(TOGGLE in toolkit(database_url, *command).stdout for command in commands)
 
 
 def test_a_broker_that_is_away_leaves_the_toggle_off_and_says_what_is_still_queued(

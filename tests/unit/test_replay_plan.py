@@ -58,6 +58,7 @@ REPLAYED = run(run_id="r1", number=1)
         (job(outcome="", due_in=40.0), "", Verdict.STILL_RUNNING, "retry is due in 40 s"),
         (job(outcome="", last=None), "", Verdict.STILL_RUNNING, "waits in the queue"),
         (job(outcome="", pushed=False), "", Verdict.STILL_RUNNING, "relay"),
+        (job(outcome="", pushed=False, held_by="TOGGLE"), "", Verdict.STILL_RUNNING, "`toolkit toggle on TOGGLE` lets it go"),
         (job(outcome="", holder="ann@host", in_air=3.0), "", Verdict.STILL_RUNNING, "replayed by ann@host 3 s ago"),
         (job(job_name="no-such-job"), "", Verdict.UNDECODABLE, "no-such-job"),
         (job(payload='{"merchantId": "m1"}'), "", Verdict.UNDECODABLE, "purchaseOrderId"),

@@ -38,6 +38,9 @@ def what(line: JobLine, now: datetime) -> str:
             else ""
         )
     if line.state == "waiting":
+        if line.held_by:
+            last = f"{line.last_outcome}: {error}; " if line.last_outcome is not None else ""
+            return f"{last}held by {line.held_by}"
         if line.last_outcome is not None:
             wait = (line.due_at - now).total_seconds()
             again = f"in {render.seconds(wait)}" if wait > 0 else "now"
@@ -53,8 +56,10 @@ def meaning(view: JobView, now: datetime) -> str:
     line, last = view.line, view.last
     text = MEANINGS.get(last.reason, "") if last is not None else ""
     match line.state:
-        case "waiting" if last is not None:
-            return f"{text}; it runs again by itself, due {when(line.due_at, now)}".lstrip("; ")
+        case "waiting" if line.held_by or last is not None:
+            held = f"kept in the ledger until `toolkit toggle on {line.held_by}`"
+            again = held if line.held_by else f"it runs again by itself, due {when(line.due_at, now)}"
+            return f"{text}; {again}".lstrip("; ")
         case "waiting":
             return "waits for a worker" if line.pushed_at else "waits for a relay (`toolkit worker` runs one)"
         case "skipped":

@@ -33,7 +33,9 @@ SELECT i.job_id, i.job_name, i.queue, i.payload, i.mode, i.release,
          ELSE 'waiting' END AS state,
     (SELECT count(*) FROM toolkit.run n WHERE n.job_id = i.job_id) AS runs,
     r.outcome AS last_outcome, r.reason, r.counts, r.error_type, r.error_message,
-    r.queue_wait, r.started_at, r.duration, r.retry_at
+    r.queue_wait, r.started_at, r.duration, r.retry_at,
+    CASE WHEN i.done_at IS NULL AND i.pushed_at IS NULL THEN (SELECT min(t.name) FROM toolkit.toggle t
+        WHERE i.job_name = ANY(t.jobs) AND t.held_until > clock_timestamp()) END AS held_by
 FROM chosen i LEFT JOIN LATERAL (
     SELECT * FROM toolkit.run r
     WHERE r.job_id = i.job_id AND NOT (coalesce(r.outcome, '') = 'skipped' AND r.reason = ANY(%(core)s))

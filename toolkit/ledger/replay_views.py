@@ -75,7 +75,8 @@ class LastRun(msgspec.Struct, frozen=True, gc=False):
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):
     """One job at one moment. `payload` is JSON text; `outcome` is '' while the job is open; `due_in` counts then; `replayed`
-    is the failed run that its last run replayed; `holder` and `in_air` (seconds) tell of the replay that has it now."""
+    is the failed run that its last run replayed; `holder` and `in_air` (seconds) tell of the replay that has it now;
+    `held_by` is the toggle that keeps it in the ledger."""
 
     job_id: str
     job_name: str
@@ -87,6 +88,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     replayed: LastRun | None
     holder: str
     in_air: float
+    held_by: str = ""
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):

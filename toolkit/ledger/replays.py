@@ -43,6 +43,8 @@ SELECT i.job_id, i.job_name, i.payload::text,
     CASE WHEN i.done_at IS NULL THEN '' ELSE coalesce(i.outcome, 'processed') END, i.pushed_at IS NOT NULL,
     CASE WHEN i.done_at IS NULL THEN extract(epoch FROM i.due_at - clock_timestamp()) ELSE 0 END::float8,
     coalesce(a.holder, ''), coalesce(extract(epoch FROM clock_timestamp() - a.started_at), 0)::float8,
+    CASE WHEN i.done_at IS NULL AND i.pushed_at IS NULL THEN coalesce((SELECT min(t.name) FROM toolkit.toggle t
+        WHERE i.job_name = ANY(t.jobs) AND t.held_until > clock_timestamp()), '') ELSE '' END,
     {_RUN.format("r")}, {_RUN.format("f")}, {{more}}
 FROM {{jobs}}
 LEFT JOIN LATERAL (SELECT * FROM toolkit.run r WHERE r.job_id = i.job_id AND {_TELLING}
@@ -102,10 +104,12 @@ def snapshots(session: Session, job_ids: Sequence[str]) -> list[Snapshot]:
 
 
 def _snapshot(row: Sequence[Any]) -> Snapshot:
-    last = LastRun(*row[8:17]) if row[8] is not None else None
-    replayed = LastRun(*row[17:26]) if row[17] is not None else None
-    job_id, job_name, payload, outcome, pushed, due_in, holder, in_air = row[:8]
-    return Snapshot(job_id, job_name, payload, outcome, pushed, due_in, last, replayed, holder, in_air)
+    last = LastRun(*row[9:18]) if row[9] is not None else None
+    replayed = LastRun(*row[18:27]) if row[18] is not None else None
+    job_id, job_name, payload, outcome, pushed, due_in, holder, in_air, held_by = row[:9]
+    return Snapshot(
+        job_id, job_name, payload, outcome, pushed, due_in, last, replayed, holder, in_air, held_by
+    )
 
 
 def new_plan(session: Session, *, who: str, release: str, selection: Mapping[str, Any], reason: str, forced: bool,
@@ -226,7 +230,7 @@ def take(
         return "", []
     # A statement of its own: it sees what was committed while the one above waited.
     rows = session.execute(_TAKEN, values | {"last": row[0]}).fetchall()
-    return row[0], [(_snapshot(one), one[26]) for one in rows]
+    return row[0], [(_snapshot(one), one[-1]) for one in rows]
 
 
 def start(session: Session, replay_id: int, who: str, reason: str, *, forced: bool) -> bool:

@@ -63,7 +63,8 @@ class RunView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobLine:
-    """A job in a list: what was asked, its state, and its last telling run (None before the first)."""
+    """A job in a list: what was asked, its state, and its last telling run (None before the first). `held_by`: the toggle
+    that keeps it in the ledger."""
 
     job_id: str
     job_name: str
@@ -86,6 +87,7 @@ class JobLine:
     started_at: datetime | None
     duration: float | None
     retry_at: datetime | None
+    held_by: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

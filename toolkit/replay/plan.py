@@ -126,6 +126,8 @@ def _still(snapshot: Snapshot) -> str:
         return (
             f"{held}{last.worker} fell silent {-last.lease_left:.0f} s ago; a supervisor takes the job back"
         )
+    if snapshot.held_by:
+        return f"{held}{snapshot.held_by} keeps it in the ledger; `toolkit toggle on {snapshot.held_by}` lets it go"
     if snapshot.due_in > 0:
         return f"{held}its retry is due in {snapshot.due_in:.0f} s"
     return held + (
