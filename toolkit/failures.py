@@ -1,8 +1,8 @@
 """From an exception to a Failure: reason, SQLSTATE, constraint, fingerprint. Pure.
 
 The fingerprint names a kind of error: exception type, the in-app frames without line numbers, and the message with its
-ids, numbers and quoted parts taken out. The same bug on another draft, or after a line was added above it, has the same
-fingerprint; a new place or a new message has a new one.
+ids, numbers and quoted parts taken out, and what follows the host in a URL. The same bug on another draft, or after a line
+was added above it, has the same fingerprint; a new place or a new message has a new one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PASSING_STATES = ("40001", "40P01", "55P03", "53", "57014")
 """Serialization failure, deadlock, lock time-out, out of resources, cancelled: another attempt may succeed."""
 
 _VARYING = re.compile(
-    r"0x[0-9a-f]+|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\bc[0-9a-z]{20,}\b|\d+|'[^']*'|\"[^\"]*\"|\([^)]*\)",
+    r"(https?://[\w.:\[\]-]*[\w\]])\S*|0x[0-9a-f]+|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\bc[0-9a-z]{20,}\b|\d+|'[^']*'|\"[^\"]*\"|\([^)]*\)",
     re.IGNORECASE,
 )
 
@@ -78,6 +78,11 @@ def _writable(text: str) -> str:
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
+def _kept(varying: re.Match[str]) -> str:
+    """What a fingerprint keeps of a part that varies: of a URL its host, which is a cause; of an id nothing."""
+    return varying[1] or "?"
+
+
 def fingerprint(error: BaseException, in_app: Sequence[str]) -> str:
     """Twelve hex digits that name the kind of error. Frames outside `in_app` modules (and no `toolkit` ones) do not count."""
     prefixes = tuple(in_app)
@@ -87,5 +92,5 @@ def fingerprint(error: BaseException, in_app: Sequence[str]) -> str:
         if str(frame.f_globals.get("__name__", "")).startswith(prefixes)
     ]
     first_line = said(error).partition("\n")[0]
-    identity = "\n".join([type(error).__qualname__, *frames, _VARYING.sub("?", first_line)])
+    identity = "\n".join([type(error).__qualname__, *frames, _VARYING.sub(_kept, first_line)])
     return hashlib.sha256(identity.encode()).hexdigest()[:12]
