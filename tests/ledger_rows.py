@@ -47,6 +47,17 @@ def ran(session: Session, job_id: str, result: Result = DONE, **how: Any) -> Run
     return run
 
 
+def found_gone(session: Session, job_id: str, detail: str = "order_deleted") -> None:
+    """A replay's plan found that what the job was about is gone."""
+    session.execute(
+        "WITH plan AS (INSERT INTO toolkit.replay (hash, planned_by, release, selection) VALUES ('', 'me', 'r1', '{}')"
+        "              RETURNING replay_id)"
+        " INSERT INTO toolkit.replay_item (replay_id, job_id, verdict, detail)"
+        " SELECT replay_id, %s, 'SKIP-GONE', %s FROM plan",
+        (job_id, detail),
+    )
+
+
 def skipped(reason: str) -> Result:
     """Nothing to do."""
     return Result(outcome=Outcome.SKIPPED, reason=reason)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.ledger_rows import FK_FAILURE, JOB, PASSING_FAILURE, ask, begin, finish, ran, skipped
+from tests.ledger_rows import FK_FAILURE, JOB, PASSING_FAILURE, ask, begin, finish, found_gone, ran, skipped
 from toolkit.broker.account import COUNTERS, LEDGER, Account, lacking
 from toolkit.jobspec import Registry
 from toolkit.ledger import runs
@@ -147,14 +147,7 @@ def test_the_backlog_is_what_was_given_up_and_not_resolved(session: Session) -> 
         "UPDATE toolkit.intent SET done_at = done_at - interval '8 days' WHERE job_id = %s", (old.job_id,)
     )
     gone = ran(session, ask(session), failure=FK_FAILURE)
-    row = session.execute(
-        "INSERT INTO toolkit.replay (hash, planned_by, release, selection) VALUES ('', 'me', 'r1', '{}') RETURNING replay_id"
-    ).fetchone()
-    assert row is not None
-    session.execute(
-        "INSERT INTO toolkit.replay_item (replay_id, job_id, verdict, detail) VALUES (%s, %s, 'SKIP-GONE', '')",
-        (row[0], gone.job_id),
-    )
+    found_gone(session, gone.job_id)
     assert runs.unresolved(session) == {JOB: 1}
 
 

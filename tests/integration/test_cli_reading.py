@@ -19,7 +19,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, set_span_in_co
 from rq import Queue, SimpleWorker
 
 from tests.integration.test_queries import as_login, in_each_state
-from tests.ledger_rows import FK_FAILURE, PASSING_FAILURE, TRACE, ask, begin, ran, skipped
+from tests.ledger_rows import FK_FAILURE, PASSING_FAILURE, TRACE, ask, begin, found_gone, ran, skipped
 from toolkit.inline import LedgerSink
 from toolkit.ledger import runs, traces
 from toolkit.ledger.database import Database, Session
@@ -142,13 +142,32 @@ def test_show_is_a_page_for_the_engineer_on_call(toolkit: Toolkit, session: Sess
     assert "Traceback" in toolkit("jobs", "show", job_id, "--traceback").stdout
 
 
+def test_a_job_that_a_replay_found_gone_says_so(toolkit: Toolkit, session: Session) -> None:
+    job_id = ask(session)
+    ran(session, job_id, failure=FK_FAILURE)
+    found_gone(session, job_id)
+    assert "found it gone: order_deleted; nothing is left to do" in toolkit("jobs", "show", job_id).stdout
+
+
+def test_a_run_that_rq_did_without_us_leaves_out_who_is_not_known(toolkit: Toolkit, session: Session) -> None:
+    job_id = ask(session)
+    ran(session, job_id, failure=FK_FAILURE)
+    session.execute("UPDATE toolkit.run SET worker = '', host = '', release = ''")
+    (by,) = (
+        line.split()
+        for line in toolkit("jobs", "show", job_id).stdout.splitlines()
+        if line.startswith("  by ")
+    )
+    assert by == ["by", "async"]
+
+
 def test_a_skipped_job_shows_its_answer(toolkit: Toolkit, session: Session) -> None:
     job_id = ask(session)
     ran(session, job_id, skipped("no_drafts"))
     begin(session, job_id)
     assert '{"success":true,"skipped":true,"reason":"no_drafts"}' in toolkit("jobs", "show", job_id).stdout
     told = json.loads(toolkit("jobs", "show", job_id, "--json").stdout)
-    assert set(told) == {"job", "answer", "runs"}
+    assert set(told) == {"job", "answer", "gone", "runs"}
     assert told["answer"] == {"success": True, "skipped": True, "reason": "no_drafts"}
     assert [run["reason"] for run in told["runs"]] == ["no_drafts", "already_done"]
     assert {"run_id", "fingerprint", "sqlstate", "constraint", "trace_id", "retry_at", "queue_wait"} <= set(

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from tests.ledger_rows import FK_FAILURE, JOB, PASSING_FAILURE, TRACE, ask, begin, ran, skipped
+from tests.ledger_rows import FK_FAILURE, JOB, PASSING_FAILURE, TRACE, ask, begin, found_gone, ran, skipped
 from toolkit.cli.jobs import STATES
 from toolkit.errors import DependencyUnreachable, NotFound, NotInitialised, ToolkitError, UsageError
 from toolkit.ledger import find, queries, runs
@@ -139,6 +139,30 @@ def test_failures_are_grouped_and_say_what_is_still_unresolved(database: Databas
     assert (groups[1].sqlstate, groups[1].constraint) == ("23503", "ProductImage_productDraftId_fkey")
     assert (groups[1].example_job_id, groups[1].releases) == (stuck, ["r1"])
     assert counted == {"processed": 1, "skipped": 0, "failed": 3, "lost": 0, "running": 0}
+
+
+def test_a_job_that_a_replay_found_gone_is_resolved_and_says_so(database: Database, session: Session) -> None:
+    job_id = ran(session, ask(session), failure=FK_FAILURE).job_id
+    found_gone(session, job_id)
+    with looking(database) as reader:
+        (group,) = queries.failed_groups(reader, clock(reader) - DAY)
+        view = queries.job(reader, job_id)
+    assert (group.jobs, group.open, group.given_up) == (1, 0, 0)
+    assert view.gone == "order_deleted"
+
+
+def test_what_is_unresolved_stands_above_what_failed_more_often(database: Database, session: Session) -> None:
+    for _ in range(2):
+        healed = ask(session)
+        ran(session, healed, failure=PASSING_FAILURE, retry_in=0.0)
+        ran(session, healed)
+    ran(session, ask(session), failure=FK_FAILURE)
+    with looking(database) as reader:
+        groups = queries.failed_groups(reader, clock(reader) - DAY)
+    assert [(group.error_type, group.runs) for group in groups] == [
+        ("ForeignKeyViolation", 1),
+        ("ConnectTimeout", 2),
+    ]
 
 
 def test_the_same_error_at_two_constraints_is_two_groups(database: Database, session: Session) -> None:

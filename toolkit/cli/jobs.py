@@ -121,7 +121,14 @@ def show(ctx: click.Context, *, job_id: str, traceback: bool, as_json: bool) -> 
         view = job(seen.session, one(seen.session, job_id))
     last = view.last
     if as_json:
-        render.as_json({"job": view.line, "answer": last.answer() if last else None, "runs": view.runs})
+        render.as_json(
+            {
+                "job": view.line,
+                "answer": last.answer() if last else None,
+                "gone": view.gone,
+                "runs": view.runs,
+            }
+        )
         return
     line = view.line
     render.heading(f"{line.job_name}  {line.job_id}")
@@ -147,6 +154,8 @@ def _about(view: JobView, now: datetime) -> dict[str, object]:
         about["answer"] = words.plain(_compact(answer))
     if meaning := words.meaning(view, now):
         about["means"] = meaning
+    if view.gone:
+        about["replay"] = words.plain(f"found it gone: {view.gone}; nothing is left to do")
     return about
 
 
@@ -162,7 +171,7 @@ def _show_run(run: RunView, now: datetime, *, traceback: bool) -> None:
     click.echo(f"{click.style(f'run {run.number}', bold=True)}  {click.style(words.plain(head), fg=colour)}")
     facts: dict[str, object] = {
         "began": f"{words.when(run.started_at, now)}, after {render.seconds(run.queue_wait)} in the queue, {took}",
-        "by": words.plain(f"{run.worker} on {run.host}, release {run.release}, {run.mode}"),
+        "by": words.plain(_by(run)),
         "counts": words.counts(run.counts),
         "error": words.plain(": ".join(part for part in (run.error_type, run.error_message) if part)),
         "sqlstate": words.plain("  ".join(part for part in (run.sqlstate, run.constraint) if part)),
@@ -179,6 +188,12 @@ def _show_run(run: RunView, now: datetime, *, traceback: bool) -> None:
             click.echo(f"    {' ' * (len(row) - len(row.lstrip()))}{words.plain(row)}")
 
 
+def _by(run: RunView) -> str:
+    """Who ran it; RQ does not know all of it of a job that it ran without us."""
+    where = " on ".join(filter(None, (run.worker, run.host)))
+    return ", ".join(filter(None, (where, run.release and f"release {run.release}", run.mode)))
+
+
 def _silent(run: RunView, now: datetime) -> bool:
     return run.outcome is None and run.lease_until is not None and run.lease_until < now
 
@@ -192,8 +207,8 @@ def failed(ctx: click.Context, *, since: Since, limit: int, as_json: bool) -> No
     """Failed and lost runs, one line for each kind of error (its fingerprint).
 
     `unresolved` are its jobs that have not come to a good end since: `open` ones run again by themselves, `given up` ones
-    do not. Jobs that failed in RQ behind the ledger's back (plain RQ, older versions) follow; nothing of them is run to read
-    them.
+    do not; kinds that have some come first. A job that a replay found gone (SKIP-GONE) is resolved. Jobs that failed in RQ
+    behind the ledger's back (plain RQ, older versions) follow; nothing of them is run to read them.
     """
     from toolkit.ledger.queries import count_runs, failed_groups
 

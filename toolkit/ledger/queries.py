@@ -15,6 +15,7 @@ from psycopg.rows import class_row
 from toolkit.errors import NotFound
 from toolkit.jobspec import CONTROL
 from toolkit.ledger.database import Session
+from toolkit.ledger.runs import FOUND_GONE
 from toolkit.ledger.traces import TraceChunk
 from toolkit.ledger.views import RUNNING, WAITING, FailedGroup, Filters, JobLine, JobView, RunView, Summary
 from toolkit.run import CORE_SKIP_REASONS, Outcome
@@ -24,6 +25,12 @@ SELECT r.run_id::text, r.number, r.outcome, r.reason, r.counts, r.mode, r.releas
     r.started_at, r.finished_at, r.duration, r.lease_until, r.error_type, r.error_message, r.sqlstate,
     r.constraint_name AS "constraint", r.fingerprint, r.traceback, r.retry_at, r.replay_of::text, r.trace_id, r.span_id
 FROM toolkit.run r WHERE r.job_id = %s ORDER BY r.number"""
+
+_ASKED = """
+SELECT coalesce(split_part(i.traceparent, '-', 2), ''), coalesce((
+    SELECT CASE WHEN p.settled = 'SKIP-GONE' THEN p.settled_detail ELSE p.detail END FROM toolkit.replay_item p
+    WHERE p.job_id = i.job_id AND 'SKIP-GONE' IN (p.verdict, p.settled) ORDER BY p.replay_id DESC LIMIT 1), '')
+FROM toolkit.intent i WHERE i.job_id = %s"""
 
 _LINES = """
 SELECT i.job_id, i.job_name, i.queue, i.payload, i.mode, i.release,
@@ -59,20 +66,21 @@ _CONDITIONS: Final[Mapping[str, str]] = {
 CARRIES: Final = "jsonb_path_exists(i.payload, '$.* ? (@ == $id)', jsonb_build_object('id', %(about)s::text))"
 """SQL: the payload of intent `i` has the value `about` at its top level."""
 
-_FAILED_GROUPS = """
-SELECT coalesce(r.fingerprint, '') AS fingerprint, r.job_name, r.outcome, r.reason,
+_FAILED_GROUPS: Final = f"""
+SELECT * FROM (SELECT coalesce(r.fingerprint, '') AS fingerprint, r.job_name, r.outcome, r.reason,
     coalesce(r.error_type, '') AS error_type, coalesce(r.sqlstate, '') AS sqlstate,
     coalesce(r.constraint_name, '') AS "constraint",
     count(*) AS runs, count(DISTINCT r.job_id) AS jobs,
     count(DISTINCT r.job_id) FILTER (WHERE i.done_at IS NULL) AS open,
-    count(DISTINCT r.job_id) FILTER (WHERE i.done_at IS NOT NULL AND i.outcome IN ('failed', 'lost')) AS given_up,
+    count(DISTINCT r.job_id) FILTER (WHERE i.done_at IS NOT NULL AND i.outcome IN ('failed', 'lost')
+                                       AND gone.job_id IS NULL) AS given_up,
     min(r.started_at) AS first_seen, max(r.started_at) AS last_seen,
     array_agg(DISTINCT r.release ORDER BY r.release) AS releases,
     (array_agg(r.job_id ORDER BY r.started_at DESC))[1] AS example_job_id,
     coalesce((array_agg(r.error_message ORDER BY r.started_at DESC))[1], '') AS example_message
-FROM toolkit.run r JOIN toolkit.intent i USING (job_id)
+FROM toolkit.run r JOIN toolkit.intent i USING (job_id) LEFT JOIN (SELECT DISTINCT * FROM ({FOUND_GONE}) g) gone USING (job_id)
 WHERE r.outcome IN ('failed', 'lost') AND r.started_at >= %s AND r.job_name <> %s
-GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY count(*) DESC, max(r.started_at) DESC LIMIT %s"""
+GROUP BY 1, 2, 3, 4, 5, 6, 7) kind ORDER BY open + given_up = 0, runs DESC, last_seen DESC LIMIT %s"""
 
 _NOW = """
 SELECT now() - %s,
@@ -128,13 +136,10 @@ def job(session: Session, job_id: str) -> JobView:
     found = lines(session, [job_id])
     if not found:
         raise NotFound(f"the ledger has no job {job_id}")
-    asked: Any = session.execute(
-        "SELECT coalesce(split_part(traceparent, '-', 2), '') FROM toolkit.intent WHERE job_id = %s",
-        (job_id,),
-    ).fetchone()
+    asked: Any = session.execute(_ASKED, (job_id,)).fetchone()
     with session.cursor(row_factory=class_row(RunView)) as cursor:
         runs = cursor.execute(_RUNS, (job_id,)).fetchall()
-    return JobView(line=found[0], asked_trace_id=asked[0], runs=tuple(runs))
+    return JobView(line=found[0], asked_trace_id=asked[0], gone=asked[1], runs=tuple(runs))
 
 
 def span_chunks(session: Session, job_ids: Sequence[str], trace_ids: Sequence[str]) -> list[TraceChunk]:
@@ -157,7 +162,8 @@ def newest_asked(session: Session) -> datetime | None:
 
 def failed_groups(session: Session, since: datetime, *, limit: int = 50) -> list[FailedGroup]:
     """Runs that began since then and failed or were lost, grouped by fingerprint (and what it leaves out: SQLSTATE and
-    constraint), the most frequent first. Planted ones are left out."""
+    constraint): those with unresolved jobs first, the most frequent of each first. A job that a replay found gone is resolved.
+    Planted ones are left out."""
     with session.cursor(row_factory=class_row(FailedGroup)) as cursor:
         return cursor.execute(_FAILED_GROUPS, (since, CONTROL, limit)).fetchall()
 

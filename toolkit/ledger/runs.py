@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -19,6 +19,9 @@ from toolkit.ledger.database import Session
 from toolkit.run import CORE_SKIP_REASONS, Mode, Outcome, Reason, Run, RunRecord
 
 _FINISH = "SELECT toolkit.finish_run(%s, %s, %s::jsonb, %s)"
+
+FOUND_GONE: Final = "SELECT p.job_id FROM toolkit.replay_item p WHERE 'SKIP-GONE' IN (p.verdict, p.settled)"
+"""SQL: jobs that a replay's plan found gone; given up or not, there is nothing left to do for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +233,7 @@ def unresolved(session: Session) -> dict[str, int]:
     rows = session.execute(
         "SELECT i.job_name, count(*) FROM toolkit.intent i"
         " WHERE i.outcome IN ('failed', 'lost') AND i.done_at > clock_timestamp() - interval '7 days' AND i.job_name <> %s"
-        "  AND NOT EXISTS (SELECT FROM toolkit.replay_item p WHERE p.job_id = i.job_id"
-        "                  AND 'SKIP-GONE' IN (p.verdict, p.settled)) GROUP BY 1",
+        f"  AND NOT EXISTS (SELECT FROM ({FOUND_GONE}) gone WHERE gone.job_id = i.job_id) GROUP BY 1",
         (CONTROL,),
     ).fetchall()
     return dict(rows)

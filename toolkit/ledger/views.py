@@ -92,10 +92,12 @@ class JobLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """A job with everything the ledger knows of it; `asked_trace_id` is the trace of whoever asked ('' when unknown)."""
+    """A job with everything the ledger knows of it; `asked_trace_id` is the trace of whoever asked ('' when unknown);
+    `gone`: why a replay found nothing left to do for it ('' when none did)."""
 
     line: JobLine
     asked_trace_id: str
+    gone: str
     runs: tuple[RunView, ...]
 
     @property
@@ -125,7 +127,7 @@ class Filters:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedGroup:
     """Failed and lost runs of one kind. `open` of its `jobs` will be tried again by themselves, `given_up` will not;
-    the others have come to a good end since. `example_*` is of the newest run."""
+    the others have come to a good end since, or were found gone by a replay. `example_*` is of the newest run."""
 
     fingerprint: str
     job_name: str
