@@ -70,11 +70,11 @@ class App:
 
     @cached_property
     def database_url(self) -> str:
-        """DATABASE_URL, or the embedded PostgreSQL's. Raises DependencyUnreachable when there is neither."""
-        given = self.settings.database_url or self._embedded("postgres", "DATABASE_URL")
-        return given.replace(
-            "postgresql+psycopg://", "postgresql://", 1
-        )  # SQLAlchemy's form, which psycopg does not read
+        """DATABASE_URL, or the embedded PostgreSQL's. Raises DependencyUnreachable when there is neither, SettingError for a
+        URL that cannot be used."""
+        from toolkit.ledger.database import libpq_url
+
+        return libpq_url(self.settings.database_url or self._embedded("postgres", "DATABASE_URL"))
 
     @cached_property
     def redis_url(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import getpass
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ T = TypeVar("T")
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+_PASSWORD = re.compile(r"^(\w[\w+.-]*://[^:@/?\s]*):.*@", re.DOTALL)
 _REACHED_AS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  nobody is bound by this
 
 
@@ -362,5 +364,6 @@ class Settings:
 
 
 def masked(text: str) -> str:
-    """A secret setting as it may be shown: a URL without its password, anything else hidden whole."""
-    return redact.text(text) if "://" in text else "***" if text else text
+    """A secret setting as it may be shown: a URL without its password, anything else hidden whole. The password ends at the
+    last @: one that was not percent-encoded may have more of them, slashes and spaces."""
+    return redact.text(_PASSWORD.sub(r"\1:***@", text)) if "://" in text else "***" if text else text
