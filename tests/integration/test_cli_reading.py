@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -18,6 +19,7 @@ import redis
 from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, set_span_in_context
 from rq import Queue, SimpleWorker
 
+from tests.alert_lint import RUNBOOKS
 from tests.integration.test_queries import as_login, in_each_state
 from tests.ledger_rows import FK_FAILURE, PASSING_FAILURE, TRACE, ask, begin, found_gone, ran, skipped
 from toolkit.inline import LedgerSink
@@ -173,6 +175,34 @@ def test_a_skipped_job_shows_its_answer(toolkit: Toolkit, session: Session) -> N
     assert {"run_id", "fingerprint", "sqlstate", "constraint", "trace_id", "retry_at", "queue_wait"} <= set(
         told["runs"][0]
     )
+
+
+TRACES = {
+    page.stem: command
+    for page in sorted(RUNBOOKS.glob("*.md"))
+    for command in re.findall(r"^toolkit trace .*\$\(.*$", page.read_text(), re.MULTILINE)
+}
+"""By runbook: the command that shows the trace of an example."""
+
+
+@pytest.mark.parametrize("runbook", TRACES)
+def test_a_runbooks_example_is_found_also_when_all_that_failed_has_ended_well(
+    environ: dict[str, str], session: Session, runbook: str
+) -> None:
+    ran(session, ask(session), skipped("no_drafts"))
+    broken = ran(session, ask(session), failure=FK_FAILURE)
+    found_gone(session, broken.job_id)
+    lost = ask(session)
+    begin(session, lost, worker="doomed")
+    runs.lose(session, "doomed", "SIGKILL")
+    ran(session, lost)
+    done = subprocess.run(
+        ["/bin/bash", "-c", TRACES[runbook]], capture_output=True, text=True, timeout=30, check=False,
+        env=environ | {"PATH": f"{Path(sys.executable).parent}:{environ['PATH']}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    example = {"RunsLost": lost, "ForeignKeyErrors": broken.job_id}.get(runbook, "")
+    assert example in done.stdout
 
 
 @pytest.mark.parametrize("command", [("jobs", "show"), ("trace",)])
