@@ -90,7 +90,8 @@ def phases(named: Sequence[str], found: Window, now: datetime) -> tuple[str, ...
 
 
 def begin(app: App, found: Window, asked: Asked) -> Verification:
-    """A new verification in the ledger."""
+    """A new verification in the ledger; none where no broker can be found, which would leave it pending for good."""
+    _ = app.broker  # raises SettingError, DependencyUnreachable
     with app.database.session() as session:
         return verifications.begin(
             session, found.release, found.since, asked.encode(), who=app.settings.operator

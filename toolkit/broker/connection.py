@@ -45,11 +45,15 @@ def connect(url: str) -> redis.Redis:
         if urlsplit(url).scheme == _SENTINEL:
             return _through_sentinel(url, options)
         return redis.Redis.from_url(url, **options)
-    except (ValueError, IndexError) as error:
+    except (
+        ValueError,
+        IndexError,
+    ):  # neither is told: they quote what they take for the port, the tail of a password
         raise SettingError(
-            f"REDIS_URL {masked(url)!r} cannot be read: {error}",
-            remedy="set it to redis://host:6379/0 or redis+sentinel://host:26379,host:26379/service/0",
-        ) from error
+            f"REDIS_URL {masked(url)!r} cannot be read",
+            remedy="set it to redis://host:6379/0 or redis+sentinel://host:26379,host:26379/service/0;"
+            " write special characters of a password percent-encoded: @ as %40, / as %2F",
+        ) from None
 
 
 def check(client: redis.Redis, url: str) -> None:
