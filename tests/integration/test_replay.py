@@ -214,12 +214,38 @@ def test_a_job_that_failed_its_replay_in_the_same_way_under_the_same_release_nee
     refused = shop.toolkit("replay", "--job", job_id)
     assert refused.returncode == 5
     assert "LOOP" in refused.stdout
+    assert f"toolkit jobs show {job_id[:8]}   toolkit replay --execute" in refused.stderr
     assert "--force" in refused.stderr
     assert shop.replays(release="another").plan(Selection(job_ids=(job_id,))).verdicts == {"RUN": 1}
 
     assert shop.toolkit("replay", "--job", job_id, "--force").returncode == 0
     shop.work()
     assert [outcome for outcome, _, _ in shop.runs(job_id)] == ["failed", "failed", "processed"]
+
+
+def test_a_plan_of_nothing_but_loops_says_so_and_stays_open_for_force(shop: Shop) -> None:
+    _, job_id = shop.failed()
+    shop.toolkit("replay", "--job", job_id)
+    with shop.outage():
+        shop.work()
+    planned = shop.toolkit("replay", "--failed", "--plan")
+    (forced,) = (one for one in planned.stderr.split("   ") if "--force" in one)
+    assert "--canary" not in planned.stderr
+    assert f"toolkit jobs show {job_id[:8]}" in planned.stderr
+
+    digest = forced.split()[3]
+    done = shop.toolkit("replay", "--execute", digest, "--reason", "why", "--wait")
+    assert (done.returncode, "LOOP 1" in done.stdout) == (5, True), done.stdout
+    assert "no job is to be run" in done.stderr
+
+    assert shop.toolkit(*shlex.split(forced)[1:]).returncode == 0
+    shop.work()
+    assert shop.runs(job_id)[-1] == ("processed", "", True)
+
+
+def test_a_plan_without_jobs_is_not_offered_for_execution(shop: Shop) -> None:
+    done = shop.toolkit("replay", "--failed", "--plan")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "next: toolkit jobs failed")
 
 
 # -- once ----------------------------------------------------------------------------------------------------------

@@ -5,19 +5,29 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from toolkit.app import App
-from toolkit.cli import render
+from toolkit.cli import render, words
 from toolkit.cli import replay_screen as screen
 from toolkit.cli import replay_which as which
 from toolkit.cli.options import SINCE, json_option, refuse_beside, settings_of
 from toolkit.cli.replay_call import Call, Rate
 from toolkit.cli.replay_dry import dry_run
-from toolkit.cli.replay_ending import DONE, INTERRUPTED, exit_code, next_steps, nothing, worst
+from toolkit.cli.replay_ending import (
+    DONE,
+    INTERRUPTED,
+    execute,
+    exit_code,
+    instead,
+    next_steps,
+    nothing,
+    worst,
+)
 from toolkit.cli.replay_history import history
 from toolkit.errors import UsageError
 
@@ -115,7 +125,7 @@ def command(ctx: click.Context, /, **options: Any) -> int:
         if call.resume is not None:
             return _resume(app, call)
         if call.execute is not None:
-            return _carried_out(app, call, _frozen(app, call))
+            return _executed(app, call)
         return _new(app, call)
 
 
@@ -126,25 +136,33 @@ def _new(app: App, call: Call) -> int:
     """Plan, print, ask where that is due, and carry out."""
     selection = which.selection(app, call)
     plan = app.replays.plan(selection, reason=call.reason, force=call.force)
-    items = _items(app, plan, call)
+    items, runs = _items(app, plan, call), _to_run(plan)
     if not call.as_json:
         screen.plan(plan, items)
     if call.plan:
         if call.as_json:
             render.as_json(screen.document(plan, items))
-        render.next_steps(
-            f"toolkit replay --execute {plan.hash} --canary 10 --wait"
-            + ("" if plan.named or plan.reason else ' --reason "why"')
-        )
+        render.next_steps(*([execute(plan, "--canary 10 --wait")] if runs else instead(plan, items)))
         return DONE
-    runs = _to_run(plan)
     if not runs:
         return nothing(call, plan, items)
-    if not (plan.named or call.yes) and not click.confirm(f"Replay {runs:,} jobs?", err=True):
+    question = f"Replay {words.number(runs, 'job')}?"
+    if not (plan.named or call.yes) and not click.confirm(question, err=True):
         render.say("nothing was moved; the plan is kept")
-        render.next_steps(f"toolkit replay --execute {plan.hash}")
+        render.next_steps(execute(plan, ""))
         return DONE
     return _carried_out(app, call, plan, items)
+
+
+def _executed(app: App, call: Call) -> int:
+    """Carry out the plan that was typed; one that has no job to run stays open for --force."""
+    plan = _frozen(app, call)
+    if _to_run(replace(plan, forced=plan.forced or call.force)):
+        return _carried_out(app, call, plan)
+    items = _items(app, plan, call)
+    if not call.as_json:
+        screen.plan(plan, items)
+    return nothing(call, plan, items)
 
 
 def _frozen(app: App, call: Call) -> Plan:
@@ -214,7 +232,7 @@ def _carry_out(
         shown_items = _items(app, begun, call) if items is None else items
         document = screen.document(begun, shown_items, how=ended, told=told, seen=seen)
     else:
-        screen.ended(ended, told, total)
+        screen.ended(begun, ended, told, total)
         if seen is not None:
             screen.landed(seen)
     next_steps(call, begun, ended, seen)

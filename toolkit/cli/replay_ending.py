@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from toolkit.cli import render
+from toolkit.cli import render, words
 from toolkit.cli import replay_screen as screen
 
 if TYPE_CHECKING:
@@ -53,13 +53,24 @@ def nothing(call: Call, plan: Plan, items: Sequence[Item]) -> int:
     if call.as_json:
         render.as_json(screen.document(plan, items))
     render.say("no job is to be run; nothing was moved")
-    if plan.verdicts.get("LOOP"):
-        render.next_steps("toolkit jobs show ID", "toolkit replay … --force")
-    elif plan.verdicts.get("STILL-RUNNING"):
-        render.next_steps("toolkit jobs show ID", "toolkit status")
-    else:
-        render.next_steps("toolkit jobs failed")
+    render.next_steps(*instead(plan, items))
     return refused(plan.verdicts)
+
+
+def instead(plan: Plan, items: Sequence[Item]) -> list[str]:
+    """What to type where a plan has no job to run; `items`: some of its jobs. Pure."""
+    then = {"LOOP": [execute(plan, "--force")], "UNDECODABLE": [], "STILL-RUNNING": ["toolkit status"]}
+    for verdict, commands in then.items():
+        if plan.verdicts.get(verdict):
+            example = next((one.job_id for one in items if one.verdict == verdict), "")
+            return [*([f"toolkit jobs show {example[: words.SHORT]}"] if example else []), *commands]
+    return ["toolkit jobs failed"]
+
+
+def execute(plan: Plan, options: str) -> str:
+    """The command that carries a frozen plan out; a selection needs a reason by then. Pure."""
+    why = "" if plan.named or plan.reason else ' --reason "why"'
+    return f"toolkit replay --execute {plan.hash} {options}{why}".rstrip()
 
 
 def next_steps(call: Call, plan: Plan, ended: Ended, seen: Landed | None) -> None:
@@ -69,9 +80,15 @@ def next_steps(call: Call, plan: Plan, ended: Ended, seen: Landed | None) -> Non
         render.say("interrupted; every job is either asked again or as it was")
         render.next_steps(f"toolkit replay --resume {plan.hash}{limits}")
     elif ended.remainder is not None:
-        render.say(f"what is left is plan {ended.remainder.hash}: {ended.remainder.jobs:,} jobs")
+        render.say(
+            f"what is left is plan {ended.remainder.hash}: {words.number(ended.remainder.jobs, 'job')}"
+        )
         render.next_steps("toolkit jobs failed", f"toolkit replay --execute {ended.remainder.hash}{limits}")
     elif seen is not None and seen.bad:
+        if call.max_failures is not None and seen.bad >= call.max_failures:
+            render.say(
+                f"--max-failures {call.max_failures} was reached when all of them were in the air already"
+            )
         render.next_steps("toolkit jobs failed", "toolkit replay history")
     elif plan.named and plan.jobs == 1:
         render.next_steps(

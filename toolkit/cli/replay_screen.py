@@ -34,9 +34,15 @@ def plan(frozen: Plan, items: Sequence[Item]) -> None:
     click.echo(f"plan {frozen.hash}: {counted(frozen.verdicts) or 'no failed job meets the selection'}")
 
 
-def ended(how: Ended, told: Told, planned: int) -> None:
+def ended(frozen: Plan, how: Ended, told: Told, planned: int) -> None:
     """What carrying the plan out came to."""
-    click.echo(f"{told.moved:,} of {planned:,} jobs asked again")
+    from toolkit.replay.execute import attempted
+
+    click.echo(f"{told.moved:,} of {words.number(planned, 'job')} asked again")
+    if left := counted(
+        {name: many for name, many in frozen.verdicts.items() if name not in attempted(frozen)}
+    ):
+        click.echo(f"left as they were: {left}")
     if told.changed:
         click.echo(f"changed since the plan: {counted(told.changed)}")
         render.table(
@@ -50,7 +56,9 @@ def ended(how: Ended, told: Told, planned: int) -> None:
 def landed(seen: Landed) -> None:
     """What became of the jobs."""
     left = f"{seen.in_air:,} not ended yet" if seen.in_air else ""
-    click.echo("outcome: " + ", ".join(filter(None, (counted(seen.outcomes), left))))
+    click.echo(
+        "outcome: " + (", ".join(filter(None, (counted(seen.outcomes), left))) or "no job was asked again")
+    )
 
 
 def document(frozen: Plan, items: Sequence[Item], *, how: Ended | None = None, told: Told | None = None,
