@@ -44,8 +44,10 @@ if TYPE_CHECKING:
 class App:
     """What a command works with. Use it as a context manager."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, flush: float = 1.0) -> None:
+        """`flush`: seconds, at most, that the last spans may take at the end: somebody waits for a command."""
         self.settings = settings
+        self._flush = flush
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -226,7 +228,7 @@ class App:
             compress=self.settings.otlp_gzip,
         )
         exporter.start()
-        self._stack.callback(exporter.close, 5.0)
+        self._stack.callback(exporter.close, self._flush)
         return exporter
 
     @cached_property

@@ -20,7 +20,15 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from toolkit.telemetry.export import BATCH_BYTES, GIVE_UP, Exported, OtlpExporter, headers, retry_after
+from toolkit.telemetry.export import (
+    BATCH_BYTES,
+    GIVE_UP,
+    LAST_WAIT,
+    Exported,
+    OtlpExporter,
+    headers,
+    retry_after,
+)
 from toolkit.telemetry.otlp import read_spans
 from toolkit.telemetry.traces import Tracing
 
@@ -240,6 +248,26 @@ def test_a_dead_collector_costs_the_caller_nothing_and_is_counted_at_the_end(dea
         sending.put(*spans("a", "b"))
     sending.close(0.2)
     assert drops == {("spans", "shutdown"): 100}
+
+
+def test_a_command_does_not_wait_for_a_collector_that_has_refused(dead: str, drops: Drops) -> None:
+    """Its clock stands still, so that a thread that waits for its next try is seen by its being alive."""
+    sending = exporter(dead, drops, clock=Clock())
+    sending.start()
+    sending.put(*spans("a"))
+    sending.close(LAST_WAIT)
+    assert not sending._thread.is_alive()
+    assert drops == {("spans", "shutdown"): 1}
+
+
+def test_a_worker_tries_again_while_it_closes(collector: Collector, drops: Drops) -> None:
+    collector.orders.put(collector.answer(503))
+    sending = exporter(collector.url, drops)
+    sending.start()
+    sending.put(*spans("a"))
+    sending.close(5 * LAST_WAIT)
+    assert collector.spans(2) == ["a", "a"]
+    assert not drops
 
 
 def test_a_hanging_collector_holds_up_neither_put_nor_close(collector: Collector, drops: Drops) -> None:

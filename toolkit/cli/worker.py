@@ -27,5 +27,5 @@ def command(processes: int | None) -> int:
     from toolkit.serve import supervise
 
     settings = Settings.from_env()
-    with App(settings) as app:
+    with App(settings, flush=5.0) as app:
         return supervise(app, processes or settings.processes)

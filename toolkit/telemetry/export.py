@@ -10,7 +10,8 @@ Defaults: a queue of 16 MiB, requests of up to 512 KiB or what came in 1 s, gzip
 429, 502, 503, 504 and network errors are tried again for up to 60 s, with backoff (1, 2, 4 … 30 s ± 30 %) or
 as Retry-After says; anything else is final. When the queue is full the oldest spans go, since the newest are
 wanted after an outage. Every span that does not arrive is counted: `on_drop("spans", reason, n)`, reasons as
-in the catalog.
+in the catalog. At the end a request is tried again once a second, where there is time for it: a command that closes
+within 1 s waits for a collector that works, and not at all for one that has refused.
 
 Known weakness: a request whose answer got lost is sent again, so a collector may see a batch twice.
 """
@@ -42,6 +43,8 @@ GIVE_UP = 60.0
 """Seconds after which a batch is no longer tried."""
 MAX_WAIT = 30.0
 """Seconds between two tries, at most; a longer Retry-After is cut to GIVE_UP."""
+LAST_WAIT = 1.0
+"""Seconds between two tries while closing, whatever the collector asked for: time is short, but this is polite."""
 MAX_ANSWER = 64 * 1024
 _AGAIN = frozenset({429, 502, 503, 504})
 
@@ -111,6 +114,7 @@ class OtlpExporter:
         self._size = 0
         self._batch: _Batch | None = None
         self._closing = False
+        self._close_by = float("inf")
         self._abandoned = False
         self._thread = threading.Thread(target=self._run, name="otlp-export", daemon=True)
 
@@ -168,6 +172,7 @@ class OtlpExporter:
         """Send what is queued, for at most `deadline` seconds; what is left then is counted as lost."""
         with self._changed:
             self._closing = True
+            self._close_by = self._clock() + deadline
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join(deadline)
@@ -186,26 +191,25 @@ class OtlpExporter:
     # Within the thread
 
     def _run(self) -> None:
-        while not self._abandoned:
-            self._pause()
+        while not self._abandoned and self._pause():
             did = self.run_once().did
             if self._closing and did == "idle":
                 return
 
-    def _pause(self) -> None:
+    def _pause(self) -> bool:
         """Until there is a full batch, or a second is over, or the batch in hand may be tried again, or we
-        close.
+        close. False when we close and have no time for another try.
         """
         with self._changed:
             if self._batch is not None:
                 self._changed.wait_for(lambda: self._closing, self._batch.not_before - self._clock())
-                if (
-                    self._closing
-                ):  # whatever the collector asked for: time is short, but one try a second is polite
-                    remaining = self._batch.not_before - self._clock()
-                    self._changed.wait_for(lambda: self._abandoned, min(1.0, remaining))
+                if self._closing and self._batch.not_before > self._clock():
+                    if self._clock() + LAST_WAIT >= self._close_by:
+                        return False
+                    self._changed.wait_for(lambda: self._abandoned, LAST_WAIT)
             elif not self._closing:
                 self._changed.wait_for(lambda: self._closing or self._size >= BATCH_BYTES, BATCH_SECONDS)
+        return True
 
     def _next(self) -> _Batch | None:
         with self._changed:
