@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+import psutil
+
 from toolkit.app import App
 from toolkit.broker import view
 from toolkit.broker.connection import BROKER_AWAY
@@ -22,7 +24,7 @@ from toolkit.ledger.database import SESSION_UNREACHABLE
 from toolkit.ledger.reading import reading
 from toolkit.ledger.views import Summary
 from toolkit.settings import masked
-from toolkit.status import Schema, Server, Status
+from toolkit.status import Process, Schema, Server, Status
 
 if TYPE_CHECKING:
     import redis
@@ -99,8 +101,26 @@ def look(app: App, *, patience: float = PATIENCE) -> Status:
         ledger=ledger.summary if ledger else None,
         queues=queue.queues if queue else None,
         workers=queue.workers if queue else None,
+        processes={
+            worker.name: _process(worker.pid)
+            for worker in queue.workers
+            if worker.host == app.host and worker.pid
+        }
+        if queue
+        else {},
         longest=max((spec.timeout for spec in app.registry), default=0.0),
     )
+
+
+def _process(pid: int) -> Process:
+    """What this host says of that process."""
+    try:
+        status = psutil.Process(pid).status()
+    except psutil.NoSuchProcess:
+        return Process.GONE
+    if status in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}:
+        return Process.STOPPED
+    return Process.GONE if status in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD} else Process.RUNS
 
 
 def _server(name: str, variable: str, given: str | None, seen: _Database | _Broker | str) -> Server:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from toolkit.broker.view import QueueView, WorkerView
 from toolkit.ledger.views import Summary
 
 SILENCE: Final = 60.0
-"""Seconds without a heartbeat after which an idle worker counts as dead; a busy one has its job's time limit more."""
+"""Seconds without a heartbeat after which an idle worker counts as silent; a busy one has its job's time limit more."""
 LATE: Final = 30.0
 """Seconds after which an intent that no relay has pushed is wrong."""
+
+ABSENT: Final = ("dead", "stopped", "silent")
+"""States of a worker that takes no jobs."""
+
+
+class Process(StrEnum):
+    """What this host's process table says of a worker."""
+
+    RUNS = "runs"
+    STOPPED = "stopped"  # SIGSTOP, Ctrl-Z, a debugger
+    GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +60,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Everything that was seen; None where the server that knows is away. `longest`: the longest job time limit, seconds."""
+    """Everything that was seen; None where the server that knows is away. `processes`: what is known of this host's worker
+    processes, by the worker's name; `longest`: the longest job time limit, seconds."""
 
     release: str
     postgres: Server
@@ -57,6 +70,7 @@ class Status:
     ledger: Summary | None
     queues: tuple[QueueView, ...] | None
     workers: tuple[WorkerView, ...] | None
+    processes: Mapping[str, Process]
     longest: float
 
     @property
@@ -65,9 +79,29 @@ class Status:
         return "away" in {self.postgres.state, self.broker.state}
 
     def worker_state(self, worker: WorkerView) -> str:
-        """RQ's word for it, or `dead` when it died or fell silent."""
+        """RQ's word for it while it lives; else `dead` (no such process), `stopped`, or `silent` (hanging, its host gone)."""
+        process = self.processes.get(worker.name)
+        if worker.state == "dead" or process is Process.GONE:
+            return "dead"
+        if process is Process.STOPPED:
+            return "stopped"
         patience = SILENCE + (self.longest if worker.job_id else 0.0)
-        return "dead" if worker.state == "dead" or worker.heartbeat_age > patience else worker.state
+        return "silent" if worker.heartbeat_age > patience else worker.state
+
+    def among(self, *states: str) -> list[WorkerView]:
+        """The workers in these states."""
+        return [worker for worker in self.workers or () if self.worker_state(worker) in states]
+
+    @property
+    def living(self) -> int:
+        """How many workers take jobs."""
+        return len(self.workers or ()) - len(self.among(*ABSENT))
+
+    @property
+    def absent(self) -> str:
+        """How many do not: `2 dead, 1 silent`; '' when all do."""
+        counts = {state: len(self.among(state)) for state in ABSENT}
+        return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
 
 
 def judge(seen: Status) -> list[Finding]:
@@ -77,7 +111,8 @@ def judge(seen: Status) -> list[Finding]:
         for server in (seen.postgres, seen.broker)
         if server.state == "away"
     ]
-    return [*found, *_schema(seen.schema), *_work(seen), *_ledger(seen.ledger)]
+    found += [*_schema(seen.schema), *_work(seen), *_ledger(seen.ledger)]
+    return sorted(found, key=lambda finding: not finding.wrong)
 
 
 def exit_code(seen: Status, findings: Sequence[Finding]) -> int:
@@ -111,27 +146,62 @@ def _schema(schema: Schema | None) -> list[Finding]:
 def _work(seen: Status) -> list[Finding]:
     if seen.workers is None or seen.queues is None:
         return []
-    states = [seen.worker_state(worker) for worker in seen.workers]
-    alive = sum(state != "dead" for state in states)
     waiting = max(
         sum(queue.queued + queue.intermediate for queue in seen.queues), seen.ledger.due if seen.ledger else 0
     )
-    found = []
-    if waiting and not alive:
-        found.append(
-            Finding(
-                f"{waiting:,} {_plural(waiting, 'job waits', 'jobs wait')} and no worker runs",
-                "toolkit worker",
-            )
-        )
-    if dead := len(states) - alive:
-        found.append(
-            Finding(f"{dead} {_plural(dead, 'worker', 'workers')} died or fell silent without being replaced", "toolkit worker",
-                    wrong=False)
-        )  # fmt: skip
-    if not alive and not waiting:
-        found.append(Finding("no worker runs; nothing waits for one", "toolkit worker", wrong=False))
-    return found
+    return [*_nobody(seen, waiting), *_stopped(seen), *_silent(seen), *_dead(len(seen.among("dead")))]
+
+
+def _nobody(seen: Status, waiting: int) -> list[Finding]:
+    """No worker takes jobs. That is wrong when jobs wait for one, or when there were some."""
+    if seen.living:
+        return []
+    here = _here(seen, "stopped", "silent")  # a second supervisor beside theirs would not start
+    following = _look_at(here) if here else "toolkit worker"
+    if waiting:
+        return [
+            Finding(f"{waiting:,} {_plural(waiting, 'job waits', 'jobs wait')} and no worker runs", following)
+        ]
+    if seen.absent:
+        return [Finding(f"no worker runs: {seen.absent}", following)]
+    return [Finding("no worker runs; nothing waits for one", following, wrong=False)]
+
+
+def _stopped(seen: Status) -> list[Finding]:
+    if not (stopped := seen.among("stopped")):
+        return []
+    what = (
+        f"{_workers(len(stopped))} stopped (SIGSTOP, Ctrl-Z, a debugger): what they have in hand waits;"
+        " `kill -KILL PID` ends such a process, SIGTERM does not, and its supervisor starts another"
+    )
+    return [Finding(what, _look_at(stopped))]
+
+
+def _silent(seen: Status) -> list[Finding]:
+    if not (silent := seen.among("silent")):
+        return []
+    here = _here(seen, "silent")
+    what = f"{_workers(len(silent))} silent: hanging, or on a host that is gone"
+    return [Finding(what, _look_at(here) if here else "toolkit doctor", wrong=False)]
+
+
+def _here(seen: Status, *states: str) -> list[WorkerView]:
+    return [worker for worker in seen.among(*states) if worker.name in seen.processes]
+
+
+def _dead(count: int) -> list[Finding]:
+    if not count:
+        return []
+    what = f"{_workers(count)} dead and still in RQ's books"
+    return [Finding(what, "toolkit doctor --repair", wrong=False)]
+
+
+def _workers(count: int) -> str:
+    return f"{count} {_plural(count, 'worker is', 'workers are')}"
+
+
+def _look_at(workers: Sequence[WorkerView]) -> str:
+    return f"ps -o pid,ppid,stat,etime,args -p {','.join(str(worker.pid) for worker in workers)}"
 
 
 def _ledger(ledger: Summary | None) -> list[Finding]:

@@ -10,10 +10,12 @@ import pytest
 
 from toolkit.broker.view import QueueView, WorkerView
 from toolkit.ledger.views import Summary
-from toolkit.status import LATE, SILENCE, Schema, Server, Status, exit_code, judge
+from toolkit.status import LATE, SILENCE, Process, Schema, Server, Status, exit_code, judge
 
 SERVER = Server(name="PostgreSQL", state="ok", source="DATABASE_URL", url="", version="18", detail="")
 WORKER = WorkerView("host.1.0", "host", 42, "idle", ("images",), None, 1.0, 0, 0)
+SILENT = dataclasses.replace(WORKER, heartbeat_age=SILENCE + 1)
+LOOK = "ps -o pid,ppid,stat,etime,args -p 42"
 QUEUE = QueueView("images", 0, 0, 0, 0, 0, 0, 0, 0.0)
 QUIET = Summary(
     since=datetime(2025, 10, 11, tzinfo=UTC), unpushed=0, unpushed_age=0.0, due=0, due_age=0.0, running=0, silent=0, retries=0,
@@ -21,7 +23,7 @@ QUIET = Summary(
 )  # fmt: skip
 FINE = Status(
     release="r1", postgres=SERVER, broker=dataclasses.replace(SERVER, name="the broker", source="embedded"),
-    schema=Schema("0001", "0001"), ledger=QUIET, queues=(QUEUE,), workers=(WORKER,), longest=180.0,
+    schema=Schema("0001", "0001"), ledger=QUIET, queues=(QUEUE,), workers=(WORKER,), processes={}, longest=180.0,
 )  # fmt: skip
 
 
@@ -85,12 +87,52 @@ def test_a_server_away_is_told_first_and_the_rest_is_still_judged() -> None:
     ("worker", "state"),
     [
         (WORKER, "idle"),
-        (dataclasses.replace(WORKER, heartbeat_age=SILENCE + 1), "dead"),
+        (dataclasses.replace(WORKER, heartbeat_age=SILENCE + 1), "silent"),
         (dataclasses.replace(WORKER, state="busy", job_id="j", heartbeat_age=SILENCE + 1), "busy"),
-        (dataclasses.replace(WORKER, state="busy", job_id="j", heartbeat_age=SILENCE + 181), "dead"),
+        (dataclasses.replace(WORKER, state="busy", job_id="j", heartbeat_age=SILENCE + 181), "silent"),
     ],
 )
-def test_a_worker_without_a_heartbeat_is_dead_but_a_long_job_is_no_death(
+def test_a_worker_without_a_heartbeat_is_silent_but_a_long_job_is_no_silence(
     worker: WorkerView, state: str
 ) -> None:
     assert FINE.worker_state(worker) == state
+
+
+@pytest.mark.parametrize(
+    ("process", "state"), [(Process.GONE, "dead"), (Process.STOPPED, "stopped"), (Process.RUNS, "idle")]
+)
+def test_the_process_table_of_the_own_host_knows_before_the_heartbeat(process: Process, state: str) -> None:
+    seen = with_(processes={WORKER.name: process})
+    assert seen.worker_state(WORKER) == state
+    assert seen.living == (process is Process.RUNS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "following"),
+    [
+        ({"processes": {WORKER.name: Process.GONE}}, "no worker runs: 1 dead", ["toolkit worker", "toolkit doctor --repair"]),
+        ({"processes": {WORKER.name: Process.STOPPED}}, "no worker runs: 1 stopped", [LOOK, LOOK]),
+        ({"processes": {WORKER.name: Process.RUNS}, "workers": (SILENT,)}, "no worker runs: 1 silent", [LOOK, LOOK]),
+        ({"workers": (SILENT,)}, "no worker runs: 1 silent", ["toolkit worker", "toolkit doctor"]),
+        ({"processes": {WORKER.name: Process.STOPPED}, "workers": (WORKER, dataclasses.replace(WORKER, name="other"))},
+         "1 worker is stopped", [LOOK]),
+    ],
+)  # fmt: skip
+def test_workers_that_take_no_jobs_are_not_all_well(changes: Any, what: str, following: list[str]) -> None:
+    found = judge(with_(**changes))
+    assert (found[0].wrong, what in found[0].what) == (True, True), found
+    assert [finding.next for finding in found] == following
+
+
+def test_dead_workers_that_were_replaced_are_for_the_doctor() -> None:
+    found = judge(
+        with_(
+            workers=(WORKER, dataclasses.replace(WORKER, name="new")), processes={WORKER.name: Process.GONE}
+        )
+    )
+    assert [(finding.next, finding.wrong) for finding in found] == [("toolkit doctor --repair", False)]
+
+
+def test_what_is_wrong_stands_before_what_is_only_worth_knowing() -> None:
+    found = judge(with_(workers=(), ledger=dataclasses.replace(QUIET, silent=1)))
+    assert [finding.wrong for finding in found] == [True, False]

@@ -16,6 +16,7 @@ import msgspec
 STYLES = {
     "processed": "green", "skipped": "yellow", "failed": "bold red", "lost": "bold magenta", "running": "cyan",
     "waiting": "blue", "ok": "green", "away": "bold red", "idle": "green", "busy": "cyan", "dead": "bold red",
+    "stopped": "bold red", "silent": "bold red",
     "proven": "green", "regression": "bold red", "inconclusive": "yellow", "pending": "cyan",
 }  # fmt: skip
 """How a word of a closed list is shown."""

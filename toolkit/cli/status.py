@@ -23,8 +23,8 @@ def command(ctx: click.Context, *, as_json: bool) -> int:
     """Servers, workers, queue, intents, runs of the last hour, and the settings in force.
 
     A server that does not answer within 1.5 s is told as away, and the rest is shown. Exit code: 0 fine; 1 jobs wait and no
-    worker runs, intents are not pushed for 30 s, runs were lost in the last hour, or schema toolkit is not this release's;
-    4 a server is away.
+    worker runs, workers died or are stopped and none is left, intents are not pushed for 30 s, runs were lost in the last
+    hour, or schema toolkit is not this release's; 4 a server is away.
     """
     from toolkit.look import look
     from toolkit.status import exit_code, judge
@@ -90,7 +90,7 @@ def _show(seen: Status, switches: list[Standing], settings: Settings) -> None:
             f"schema toolkit: {at}" + ("" if at == seen.schema.wanted else f", wanted {seen.schema.wanted}")
         )
     if seen.workers is not None:
-        _section(f"workers: {len(seen.workers) or 'none'}")
+        _section(f"workers: {seen.living or 'none'}" + (f" ({seen.absent})" if seen.absent else ""))
         if seen.workers:
             rows = [
                 (worker.name, seen.worker_state(worker), worker.host, worker.pid, worker.job_id or "-",
