@@ -11,7 +11,7 @@ import pytest
 
 from jobs.images.rehearse import REHEARSAL
 from toolkit.errors import InputFileError
-from toolkit.rehearse import certificate, incident_file
+from toolkit.rehearse import certificate, incident, incident_file
 from toolkit.rehearse.mutants import mutated
 from toolkit.rehearse.words import Mutant, Options
 
@@ -80,6 +80,45 @@ def test_a_certificate_comes_back_from_its_file_and_every_difference_is_named(tm
     assert certificate.differences(CERTIFICATE, CERTIFICATE) == []
 
 
+def test_what_differs_is_said_in_words() -> None:
+    race = msgspec.structs.replace(
+        CERTIFICATE.races[0], schedules=5, outcomes={"job processed": 3, "job skipped": 2}
+    )
+    now = msgspec.structs.replace(
+        CERTIFICATE, options=Options(deferrable=True), races=(race,), table={"stale": (14, 0)}, mutants={}
+    )
+    was = "3 schedules, exhausted (3× job processed), findings: none"
+    is_now = "5 schedules, exhausted (3× job processed; 2× job skipped), findings: none"
+    assert certificate.differences(CERTIFICATE, now) == [
+        "option deferrable: False then, True now",
+        "table stale: 7 of 14 schedules then, 0 of 14 schedules now",
+        f"scenario s: {was} then, {is_now} now",
+        "mutant no-lock: noticed by s then, not there now",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"schedules": 3', '"schedules": 13', "was changed after it was written"),
+        ('"exhausted": true', '"exhausted": false', "was changed after it was written"),
+        ('"no-lock": "s"\n', "", "is not a certificate"),
+    ],
+    ids=["figure", "word", "cut"],
+)
+def test_a_certificate_that_was_changed_in_its_file_is_not_believed(
+    tmp_path: Path, old: str, new: str, says: str
+) -> None:
+    file = tmp_path / "c.json"
+    certificate.write(file, OURS)
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new) if new else text.partition(old)[0])
+    with pytest.raises(InputFileError, match=says):
+        certificate.read(file)
+    assert certificate.held_for(tmp_path, SMALL) == certificate.Held(code=OURS.code, unreadable=(file,))
+
+
 def test_the_code_hash_changes_with_the_code() -> None:
     one, other = REHEARSAL.sources[:2]
     assert certificate.code_hash([one]) != certificate.code_hash([one, other])
@@ -121,7 +160,7 @@ def test_a_certificate_that_does_not_hold_or_is_another_rehearsals_proves_nothin
     certificate.write(tmp_path / "theirs.json", msgspec.structs.replace(OURS, rehearsal="theirs"))
     (tmp_path / "broken.json").write_text("{}")
     held = certificate.held_for(tmp_path, SMALL)
-    assert held == certificate.Held(code=OURS.code)
+    assert held == certificate.Held(code=OURS.code, unreadable=(tmp_path / "broken.json",))
     certificate.write(tmp_path / "ours.json", msgspec.structs.replace(OURS, mutants={"no-lock": ""}))
     held = certificate.held_for(tmp_path, SMALL)
     assert (held.same_code, held.holds, held.noticed) == (True, False, 0)
@@ -130,7 +169,7 @@ def test_a_certificate_that_does_not_hold_or_is_another_rehearsals_proves_nothin
 @pytest.mark.parametrize(
     ("old", "new", "line", "says"),
     [
-        ("at: 17:02:05", "at: 17:02", 17, "regex"),
+        ("at: 17:02:05", "at: 17:02", 17, "Expected a time of day, HH:MM:SS$"),
         ("do: enqueue", "do: ring", 19, "'ring' is no verb"),
         ("say: Workflow completes", "says: Workflow completes", 23, "unknown field `says`"),
         ("at: 17:02:10", "at: 17:01:10", 20, "earlier"),
@@ -148,6 +187,32 @@ def test_a_timeline_is_refused_by_line(tmp_path: Path, old: str, new: str, line:
     with pytest.raises(InputFileError, match=says) as caught:
         _read_and_checked(file)
     assert caught.value.line == line
+
+
+def test_a_timeline_that_cannot_be_read_is_told_without_error_numbers(tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match=r"nope\.yaml cannot be read: No such file or directory$"):
+        incident_file.read(tmp_path / "nope.yaml")
+
+
+def test_an_incident_that_ends_otherwise_is_told_with_what_came_and_what_was_expected() -> None:
+    timeline, _ = incident_file.read(TIMELINE)
+    got = incident.Run(
+        body=timeline.then,
+        reason=timeline.reasons[0],
+        lines=(),
+        ending="failed",
+        error="23503 a_fkey",
+        error_at="17:05:05",
+    )
+    clean = dataclasses.replace(got, body=timeline.now, ending="skipped no_drafts", error="", error_at="")
+    for sqlstate, told in (
+        ("23503", "reproduced: yes (23503 a_fkey at 17:05:05)"),
+        ("23505", "reproduced: NO (23503 a_fkey at 17:05:05; expected 23505 a_fkey at 17:05:05)"),
+    ):
+        expect = incident_file.Expected(sqlstate, "a_fkey", "17:05:05")
+        changed = msgspec.structs.replace(timeline, expect=expect)
+        report = incident.Report(changed, REHEARSAL.cast, (got,), (clean,))
+        assert told in incident.told(report).splitlines()
 
 
 def _read_and_checked(file: Path) -> None:

@@ -5,14 +5,14 @@ bytes, so `verify` runs everything again and compares. The code hash covers the 
 names, and the SQL files beside them where one is a package.
 
 Certificates of a repository are kept in one folder, `runbooks/certificates/`, one file a rehearsal and server version; any
-folder will do for `held_for`. Known weakness: a certificate is believed; only `verify` runs it again.
+folder will do for `held_for`. The file carries a digest of the certificate, so a changed or cut file is refused. Known
+weakness: the digest is no signature; who makes it anew is believed, and only `verify` runs the proof again.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,7 +48,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Kept body → schedules, and those in which the job got 23503."""
     mutants: dict[str, str]
     """Mutant → the scenario that noticed it; '' for none."""
-    format: int = 1
+    format: int = 2
 
     @property
     def holds(self) -> bool:
@@ -60,11 +60,19 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         )
 
 
+class _Sealed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The file. `digest`: SHA-256 of the certificate's JSON, without white space."""
+
+    digest: str
+    certificate: Certificate
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """What a folder's certificates say of the code that is installed here. `path`: the one that counts, None when the folder
     has none of this rehearsal; `same_code`: it is about exactly this code; `holds`: it says that all is well. `schedules`
-    are all of its scenarios'; `noticed` of its `mutants` were noticed."""
+    are all of its scenarios'; `noticed` of its `mutants` were noticed. `unreadable`: files that cannot be believed, whosever
+    they are."""
 
     path: Path | None = None
     same_code: bool = False
@@ -75,27 +83,31 @@ class Held:
     schedules: int = 0
     mutants: int = 0
     noticed: int = 0
+    unreadable: tuple[Path, ...] = ()
 
 
 def held_for(folder: Path, rehearsal: Rehearsal) -> Held:
     """The certificate for the code that is installed here, from the *.json of a folder (which need not exist): one of exactly
-    this code before others, one that holds before others, then the last by name; files that are no certificates are passed
-    over. Reads files and hashes sources; runs nothing. Raises InputFileError when a module that the rehearsal names is not
-    installed."""
+    this code before others, one that holds before others, then the last by name. Reads files and hashes sources; runs
+    nothing. Raises InputFileError when a module that the rehearsal names is not installed."""
     code = code_hash(rehearsal.sources)
     found: list[tuple[bool, bool, Path, Certificate]] = []
+    unreadable: list[Path] = []
     for path in sorted(folder.glob("*.json")):
-        with suppress(InputFileError):
+        try:
             one = read(path)
-            if one.rehearsal == rehearsal.name:
-                found.append((one.code == code, one.holds, path, one))
+        except InputFileError:
+            unreadable.append(path)
+            continue
+        if one.rehearsal == rehearsal.name:
+            found.append((one.code == code, one.holds, path, one))
     if not found:
-        return Held(code=code)
+        return Held(code=code, unreadable=tuple(unreadable))
     same_code, holds, path, best = max(found, key=lambda item: item[:3])
     return Held(
         path=path, same_code=same_code, holds=holds, code=code, server=best.server, scenarios=len(best.races),
         schedules=sum(race.schedules for race in best.races), mutants=len(best.mutants),
-        noticed=sum(bool(by) for by in best.mutants.values()),
+        noticed=sum(bool(by) for by in best.mutants.values()), unreadable=tuple(unreadable),
     )  # fmt: skip
 
 
@@ -139,43 +151,52 @@ def noticed(verdicts: Sequence[Verdict]) -> dict[str, str]:
 
 
 def differences(then: Certificate, now: Certificate) -> list[str]:
-    """What is not as the certificate says; empty when all is. Pure."""
-    found = [
-        f"{name}: {getattr(then, name)!r} then, {getattr(now, name)!r} now"
-        for name in ("rehearsal", "code", "server", "options", "table")
-        if getattr(then, name) != getattr(now, name)
-    ]
-    before = {race.scenario: race for race in then.races}
-    after = {race.scenario: race for race in now.races}
-    found += [
-        f"scenario {name}: {_said(before.get(name))} then, {_said(after.get(name))} now"
-        for name in sorted(before.keys() | after.keys())
+    """What is not as the certificate says, in words; empty when all is. Pure."""
+    before, after = _facts(then), _facts(now)
+    return [
+        f"{name}: {before.get(name, 'not there')} then, {after.get(name, 'not there')} now"
+        for name in before | after
         if before.get(name) != after.get(name)
     ]
-    found += [
-        f"mutant {name}: {then.mutants.get(name, 'unknown')!r} then, {now.mutants.get(name, 'unknown')!r} now"
-        for name in sorted(then.mutants.keys() | now.mutants.keys())
-        if then.mutants.get(name) != now.mutants.get(name)
-    ]
-    return found
 
 
-def _said(race: Raced | None) -> str:
-    if race is None:
-        return "not there"
-    what = "exhausted" if race.exhausted else "not exhausted"
-    return f"{race.schedules} schedules, {what}, {len(race.findings)} findings, {race.outcomes}"
+def _facts(certificate: Certificate) -> dict[str, str]:
+    """All that it says, each fact by its name."""
+    options = msgspec.structs.asdict(certificate.options)
+    return {
+        "rehearsal": certificate.rehearsal,
+        "code": certificate.code,
+        "server": certificate.server,
+        **{f"option {name}": str(value) for name, value in options.items()},
+        **{
+            f"table {body}": f"{got} of {played} schedules"
+            for body, (played, got) in certificate.table.items()
+        },
+        **{f"scenario {race.scenario}": _said(race) for race in certificate.races},
+        **{f"mutant {name}": f"noticed by {by or 'nobody'}" for name, by in certificate.mutants.items()},
+    }
+
+
+def _said(race: Raced) -> str:
+    how = f"{'' if race.exhausted else 'not '}exhausted{', reduced' if race.reduced else ''}"
+    ends = "; ".join(f"{number}× {end}" for end, number in race.outcomes.items())
+    return f"{race.schedules} schedules, {how} ({ends}), findings: {'; '.join(race.findings) or 'none'}"
 
 
 def write(path: Path, certificate: Certificate) -> None:
     """The same bytes for the same certificate."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(certificate), indent=1) + b"\n")
+    sealed = _Sealed(digest=_digest(certificate), certificate=certificate)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n")
+
+
+def _digest(certificate: Certificate) -> str:
+    return hashlib.sha256(msgspec.json.encode(certificate)).hexdigest()
 
 
 def read(path: Path) -> Certificate:
-    """Raises InputFileError."""
+    """Raises InputFileError, also when the certificate is not the one that was written."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Certificate)
+        sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
     except OSError as error:
         raise InputFileError(
             f"{path} cannot be read: {error.strerror}", remedy="give a file that exists"
@@ -184,3 +205,9 @@ def read(path: Path) -> Certificate:
         raise InputFileError(
             f"{path} is not a certificate: {error}", remedy="write one with `toolkit rehearse certify`"
         ) from error
+    if sealed.digest != _digest(sealed.certificate):
+        raise InputFileError(
+            f"{path} was changed after it was written: it is not what its digest says",
+            remedy="make it anew with `toolkit rehearse certify`",
+        )
+    return sealed.certificate
