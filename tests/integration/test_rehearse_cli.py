@@ -122,6 +122,28 @@ def test_a_saved_schedule_is_played_again_by_its_own_rehearsal(toolkit: Toolkit)
     assert [step["actor"] for step in told["story"]["steps"]][:2] == ["ann", "ann"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("race", "nope"), ("mutate", "nope"), ("race", "--rehearsal", "nope")],
+    ids=" ".join,
+)
+def test_a_name_that_there_is_not_is_no_schedule_gone_wrong(
+    toolkit: Toolkit, arguments: tuple[str, ...]
+) -> None:
+    refused = toolkit(*arguments)
+    assert refused.returncode == 2
+    assert "nope" in refused.stderr
+
+
+def test_a_changed_certificate_is_refused_before_anything_is_run(toolkit: Toolkit, tmp_path: Path) -> None:
+    file = tmp_path / "zoo.json"
+    toolkit("certify", "--rehearsal", "zoo", "-o", "zoo.json")
+    file.write_text(file.read_text().replace('"exhausted": true', '"exhausted": false'))
+    refused = toolkit("verify", "zoo.json")
+    assert refused.returncode == 2
+    assert "zoo.json was changed after it was written" in refused.stderr
+
+
 @pytest.mark.parametrize("option", ["--save", "--spec"])
 def test_a_counterexample_is_written_of_one_scenario_only(toolkit: Toolkit, option: str) -> None:
     refused = toolkit("race", "--rehearsal", "zoo", option, "kept")

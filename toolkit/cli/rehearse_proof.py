@@ -10,6 +10,7 @@ import click
 from toolkit.cli import render
 from toolkit.cli.options import json_option
 from toolkit.cli.rehearse_room import PATH, open_room, rehearsal_option, server_option
+from toolkit.errors import UsageError
 
 if TYPE_CHECKING:
     from toolkit.rehearse.certificate import Certificate
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
 @json_option
 def mutate(names: tuple[str, ...], rehearsal: str, elsewhere: bool, as_json: bool) -> int:
     """Sabotage the job in the ways there are (or those named): each must be noticed, or the proof is void (exit code 1)."""
-    from toolkit.errors import NotFound
     from toolkit.rehearse import installed
     from toolkit.rehearse.mutants import judge
 
     chosen = installed.rehearsal(rehearsal)
     if unknown := set(names) - {one.name for one in chosen.mutants}:
-        raise NotFound(
+        raise UsageError(
             f"no mutant {', '.join(sorted(unknown))}",
             remedy=f"there are: {', '.join(one.name for one in chosen.mutants)}",
         )

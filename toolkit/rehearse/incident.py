@@ -195,8 +195,7 @@ def told(report: Report) -> str:
     for runs in (report.then, report.now):
         first = runs[0]
         lines += ["", f"== {cast.bodies[first.body]}; {cast.reasons[first.reason]} ==", "", *first.lines, ""]
-        where = f" at {first.error_at}" if first.error else ""
-        lines.append(f"=> {first.result}{where} (waited {first.waited} s in the queue)")
+        lines.append(f"=> {_ended(first)} (waited {first.waited} s in the queue)")
     lines += ["", "== why drafts might not exist, all the reasons of the report ==", ""]
     width = max(len(reason) for reason in incident.reasons)
     wide = max(len(run.result) for run in report.then)
@@ -205,13 +204,18 @@ def told(report: Report) -> str:
         f"{one.reason.ljust(width)}  {one.result.ljust(wide)}  {other.result}"
         for one, other in zip(report.then, report.now, strict=True)
     ]
-    expect = incident.expect
+    got, expect = _ended(report.then[0]), incident.expect
+    but = "" if report.reproduced else f"; expected {expect.sqlstate} {expect.constraint} at {expect.at}"
     lines += [
         "",
-        f"reproduced: {_yes(report.reproduced)} ({expect.sqlstate} {expect.constraint} at {expect.at})",
+        f"reproduced: {_yes(report.reproduced)} ({got}{but})",
         f"fixed: {_yes(report.fixed)} (no error, no harm, for any reason)",
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _ended(run: Run) -> str:
+    return f"{run.result} at {run.error_at}" if run.error else run.result
 
 
 def _yes(fact: bool) -> str:

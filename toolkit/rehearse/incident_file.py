@@ -16,7 +16,16 @@ import yaml
 from toolkit.errors import InputFileError
 from toolkit.rehearse.words import Rehearsal
 
-Moment = Annotated[str, msgspec.Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]$")]
+_MOMENT = r"^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]$"
+_DATE = r"^\d{4}-\d\d-\d\d$"
+_SQLSTATE = r"^[0-9A-Z]{5}$"
+_IN_WORDS = {
+    _MOMENT: "a time of day, HH:MM:SS",
+    _DATE: "a date, YYYY-MM-DD",
+    _SQLSTATE: "an SQLSTATE: five digits and capitals",
+}
+
+Moment = Annotated[str, msgspec.Meta(pattern=_MOMENT)]
 """A time of day, UTC: 17:02:05."""
 
 STARTS, WRITES, FAILS = "job starts", "job writes", "job fails"
@@ -35,7 +44,7 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the body of then must end in, and at which moment."""
 
-    sqlstate: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Z]{5}$")]
+    sqlstate: Annotated[str, msgspec.Meta(pattern=_SQLSTATE)]
     constraint: str
     at: Moment
 
@@ -44,7 +53,7 @@ class Incident(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
     title: str
-    date: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\d$")]
+    date: Annotated[str, msgspec.Meta(pattern=_DATE)]
     then: str
     now: str
     reasons: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
@@ -66,7 +75,8 @@ def read(path: Path) -> tuple[Incident, yaml.Node]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputFileError(f"{path} cannot be read: {error}", remedy="give a YAML file in UTF-8") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputFileError(f"{path} cannot be read: {why}", remedy="give a YAML file in UTF-8") from error
     try:
         node = yaml.compose(text, yaml.BaseLoader)
         plain = yaml.load(text, yaml.BaseLoader)  # noqa: S506  BaseLoader builds text, lists and mappings only
@@ -86,6 +96,8 @@ def read(path: Path) -> tuple[Incident, yaml.Node]:
     except msgspec.ValidationError as error:
         text, _, where = str(error).partition(" - at ")
         steps = re.findall(r"[A-Za-z_]+|\d+", where.strip("`").removeprefix("$"))
+        for pattern, words in _IN_WORDS.items():
+            text = text.replace(f"`str` matching regex {pattern!r}", words)
         unknown = re.search(r"unknown field `([^`]+)`", text)
         raise refusal(path, node, [*steps, *((unknown.group(1),) if unknown else ())], text) from error
     return incident, node

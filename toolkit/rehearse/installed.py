@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 
-from toolkit.errors import NotFound
+from toolkit.errors import UsageError
 from toolkit.rehearse.words import Options, Rehearsal, Scenario
 
 
@@ -15,12 +15,13 @@ def rehearsals() -> dict[str, Rehearsal]:
 
 
 def rehearsal(name: str = "") -> Rehearsal:
-    """The one of that name; the only one, or the first by name, without. Raises NotFound."""
+    """The one of that name; the only one, or the first by name, without. Raises UsageError: exit code 1 would say that a schedule
+    went wrong."""
     found = rehearsals()
     if name in found:
         return found[name]
     if name or not found:
-        raise NotFound(
+        raise UsageError(
             f"no rehearsal {name!r} is installed" if name else "no rehearsal is installed",
             remedy=f"installed: {', '.join(sorted(found)) or 'none'}",
         )
@@ -33,8 +34,8 @@ def all_scenarios(chosen: Rehearsal, options: Options) -> Mapping[str, Scenario]
 
 
 def scenario(chosen: Rehearsal, name: str, options: Options) -> Scenario:
-    """The scenario of that name. Raises NotFound, naming those there are."""
+    """The scenario of that name. Raises UsageError, naming those there are."""
     known = all_scenarios(chosen, options)
     if name not in known:
-        raise NotFound(f"no scenario {name!r}", remedy=f"there are: {', '.join(known)}")
+        raise UsageError(f"no scenario {name!r}", remedy=f"there are: {', '.join(known)}")
     return known[name]
