@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -372,6 +373,41 @@ def test_the_command_tells_finds_and_repairs(
     with ward.database.session() as session:
         (act,) = audit.history(session, "repair")
     assert (act.who, act.reason) == ("ada", "the broker was restored")
+
+
+def test_what_cannot_be_taken_in_is_dropped_by_the_command_that_is_printed(
+    ward: Ward, toolkit: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    queue = Queue("images", connection=ward.broker, serializer=PickleSerializer)
+    job = queue.enqueue("os.system", "true")
+    ward.broker.lrem(QUEUE, 0, job.id)
+    queue.failed_job_registry.add(job, ttl=3600)
+    (finding,) = json.loads(toolkit("--json").stdout)["findings"]
+    program, command, *arguments = shlex.split(finding["mend"].partition("then ")[2])
+    assert (program, command) == ("toolkit", "doctor")
+
+    assert toolkit(*arguments).returncode == 2, "it asks first"
+    assert toolkit("--drop", "another", "--yes").returncode == 2
+    assert ward.broker.exists(job.key) == 1
+    done = toolkit(*arguments, "--yes", "--reason", "asked for anew")
+    assert done.returncode == 0, done.stderr
+    assert toolkit().returncode == 0
+    assert ward.broker.exists(job.key, "rq:failed:images") == 0
+    with ward.database.session() as session:
+        (act,) = audit.history(session, "drop")
+    assert (act.who, act.subject, act.reason) == ("ada", job.id, "asked for anew")
+    assert "os.system" in act.detail["detail"]
+
+
+def test_a_job_that_can_be_taken_in_is_not_dropped(
+    ward: Ward, toolkit: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    queue = Queue("images", connection=ward.broker, serializer=PickleSerializer)
+    job = queue.enqueue(SPEC.name, kwargs=new_order(ward.connection, 1).payload)
+    ward.broker.lrem(QUEUE, 0, job.id)
+    queue.failed_job_registry.add(job, ttl=3600)
+    assert toolkit("--drop", job.id, "--yes").returncode == 2
+    assert ward.broker.exists(job.key) == 1
 
 
 def test_a_server_that_is_away_is_told_as_such(

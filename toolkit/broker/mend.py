@@ -30,6 +30,12 @@ def keep_only(broker: redis.Redis, queue: str, job_id: str, place: str, entries:
     pipe.execute()
 
 
+def drop(broker: redis.Redis, queue: str, job_id: str) -> None:
+    """Take a job that the ledger does not know out of the broker, with its data and its error."""
+    keep_only(broker, queue, job_id, "", ())
+    broker.delete(Job.key_for(job_id), f"rq:results:{job_id}")
+
+
 def close(broker: redis.Redis, queue: str, job_id: str, *, good: bool, entries: Iterable[str]) -> None:
     """The ledger says that the job is done: it stays among the finished or the failed ones, as long as RQ keeps it."""
     keep_only(broker, queue, job_id, FINISHED if good else FAILED, entries)

@@ -36,16 +36,16 @@ def show(found: list[DeadJob] | None) -> None:
     render.heading("Failed in RQ, unknown to the ledger")
     cut = words.SHORT if sys.stdout.isatty() else None
     render.table(
-        ("job", "queue", "function", "error", "as", "ids"),
+        ("job", "queue", "function", "error", "as", "for"),
         [
             (one.job_id[:cut], one.queue, words.plain(one.asked.function) or "-",
              words.plain(f"{one.failure.error_type}: {one.failure.message}"), one.asked.serializer or "-",
-             "refused: " + words.plain(one.asked.refused) if one.asked.refused else f"for {one.asked.job_name}")
+             "refused: " + words.plain(one.asked.refused) if one.asked.refused else one.asked.job_name)
             for one in found
         ],
     )  # fmt: skip
-    if any(not one.asked.refused for one in found):
-        render.next_steps("toolkit doctor --repair")
+    repairable = any(not one.asked.refused for one in found)
+    render.next_steps("toolkit doctor --repair" if repairable else "toolkit doctor")
 
 
 def document(found: list[DeadJob] | None) -> list[dict[str, Any]] | None:

@@ -13,36 +13,46 @@ import click
 
 from toolkit.app import App
 from toolkit.cli import render, words
-from toolkit.cli.options import json_option, settings_of
+from toolkit.cli.options import json_option, refuse_beside, settings_of
 from toolkit.errors import DependencyUnreachable, UsageError
 
 if TYPE_CHECKING:
     from toolkit.doctor.findings import Finding
     from toolkit.doctor.look import Doctor
+    from toolkit.doctor.repair import Surgeon
 
 
 @click.command()
 @click.option("--repair", is_flag=True, help="Show what would be done about it, ask, and do it.")
-@click.option("--yes", is_flag=True, help="With --repair: do it without asking.")
-@click.option("--reason", default="", help="With --repair: why, for the audit.")
+@click.option(
+    "--drop", "drops", multiple=True, metavar="ID",
+    help="Take this failed job, whose ids cannot be had, out of RQ for good. Repeatable.",
+)  # fmt: skip
+@click.option("--yes", is_flag=True, help="With --repair or --drop: do it without asking.")
+@click.option("--reason", default="", help="With --repair or --drop: why, for the audit.")
 @click.option(
     "--grace", type=click.FloatRange(0), default=10.0, show_default=True, metavar="SECONDS",
     help="A job may be on its way for so long.",
 )  # fmt: skip
 @json_option
 @click.pass_context
-def command(ctx: click.Context, *, repair: bool, yes: bool, reason: str, grace: float, as_json: bool) -> int:
+def command(ctx: click.Context, *, repair: bool, drops: tuple[str, ...], yes: bool, reason: str, grace: float,
+            as_json: bool) -> int:  # fmt: skip
     """Compare the ledger with the broker, and name each job that is where it should not be, with the command that mends it.
 
     Finds jobs in no list or in two, runs past their lease, waiting jobs that expire, finished jobs marked as failed, jobs
     left behind by workers that are gone, jobs never pushed, failed jobs of RQ that the ledger does not know, and workers that
     are gone but registered. Looking changes nothing; what one look finds counts only when a second one finds it again.
 
+    A failed job of RQ whose ids cannot be had stays a finding until it is dropped: nothing can run it. Its data is gone then;
+    the audit keeps what it was.
+
     Exit code: 0 nothing is wrong, 1 something is (with --repair: still is), 4 a server does not answer.
     """
     from toolkit.broker.connection import BROKER_AWAY, check
     from toolkit.doctor.look import Doctor
 
+    refuse_beside(ctx, "drops", "repair", why="each is an act of its own")
     settings = settings_of(ctx)
     with App(settings) as app:
         app.require_schema()
@@ -52,6 +62,8 @@ def command(ctx: click.Context, *, repair: bool, yes: bool, reason: str, grace: 
             findings = doctor.diagnose(time.sleep)
         except BROKER_AWAY as error:
             raise DependencyUnreachable(f"the broker went away: {error}", remedy="run it again") from error
+        if drops:
+            return _drop(app, doctor, findings, drops, yes=yes, reason=reason, as_json=as_json)
         if not repair or not findings:
             _show(findings, as_json=as_json)
             return 1 if findings else 0
@@ -61,23 +73,16 @@ def command(ctx: click.Context, *, repair: bool, yes: bool, reason: str, grace: 
 def _repair(
     app: App, doctor: Doctor, findings: Sequence[Finding], *, yes: bool, reason: str, as_json: bool
 ) -> int:
-    from toolkit.broker.relay import Relay
-    from toolkit.doctor.repair import Surgeon
-
     if not as_json:
         _show(findings, as_json=False)
     plan = _plan(findings)
     for line in plan or ["nothing of this can be repaired from here"]:
         render.say(f"plan: {line}")
     if plan and not yes:
-        if not sys.stdin.isatty():
-            raise UsageError(
-                "--repair asks before it acts, and there is no terminal", remedy="add --yes to do it unasked"
-            )
-        click.confirm("do it?", abort=True, err=True)
-    relay = Relay(app.database, app.broker, app.registry, app.log)
-    surgeon = Surgeon(app.database, app.broker, app.registry, relay, _now)
-    done = surgeon.repair(findings, who=app.settings.operator, reason=reason or "toolkit doctor --repair")
+        _ask("--repair")
+    done = _surgeon(app).repair(
+        findings, who=app.settings.operator, reason=reason or "toolkit doctor --repair"
+    )
     left = doctor.diagnose(time.sleep)
     if as_json:
         render.as_json({"findings": findings, "repaired": done, "left": left})
@@ -86,6 +91,50 @@ def _repair(
             render.say(f"done: {kind}: {count}")
         _show(left, as_json=False)
     return 1 if left else 0
+
+
+def _drop(app: App, doctor: Doctor, findings: Sequence[Finding], ids: Sequence[str], *, yes: bool, reason: str,
+          as_json: bool) -> int:  # fmt: skip
+    from toolkit.doctor.findings import Kind
+
+    strays = {one.subject: one for one in findings if one.kind is Kind.UNKNOWN and not one.repairable}
+    for job_id in ids:
+        if job_id not in strays:
+            raise UsageError(
+                f"{job_id} is no failed job of RQ whose ids cannot be had",
+                remedy="`toolkit doctor` lists them",
+            )
+    wanted = [strays[job_id] for job_id in dict.fromkeys(ids)]
+    for one in wanted:
+        render.say(f"plan: take {one.subject} out of RQ, data and all; {words.plain(one.detail)}")
+    if not yes:
+        _ask("--drop")
+    surgeon = _surgeon(app)
+    for one in wanted:
+        surgeon.drop(one, who=app.settings.operator, reason=reason or "toolkit doctor --drop")
+    left = doctor.diagnose(time.sleep)
+    if as_json:
+        render.as_json({"dropped": wanted, "left": left})
+    else:
+        render.say(f"dropped {words.number(len(wanted), 'job')}")
+        _show(left, as_json=False)
+    return 1 if left else 0
+
+
+def _ask(option: str) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"{option} asks before it acts, and there is no terminal", remedy="add --yes to do it unasked"
+        )
+    click.confirm("do it?", abort=True, err=True)
+
+
+def _surgeon(app: App) -> Surgeon:
+    from toolkit.broker.relay import Relay
+    from toolkit.doctor.repair import Surgeon
+
+    relay = Relay(app.database, app.broker, app.registry, app.log)
+    return Surgeon(app.database, app.broker, app.registry, relay, _now)
 
 
 def _plan(findings: Sequence[Finding]) -> list[str]:

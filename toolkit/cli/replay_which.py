@@ -32,7 +32,8 @@ def named(app: App, texts: Sequence[str]) -> tuple[str, ...]:
             for dead in app.adopt_dead({text}):
                 raise ToolkitError(
                     f"UNDECODABLE: job {text} is in RQ only, and its ids cannot be had: {dead.asked.refused}",
-                    remedy="nothing of it was run; ask for the job again with toolkit.enqueue, then delete it in RQ",
+                    remedy="nothing of it was run; ask for the job again with toolkit.enqueue,"
+                    f" then `toolkit doctor --drop {dead.job_id}`",
                 ) from None
             ids.append(known(text))
     return tuple(ids)

@@ -13,6 +13,7 @@ residue     a worker that is gone stands in RQ's books
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -74,6 +75,7 @@ class Finding:
 
 
 REPAIR = "toolkit doctor --repair"
+DROP = "toolkit doctor --drop"
 
 
 def decide(seen: Snapshot, *, grace: float) -> list[Finding]:
@@ -194,7 +196,7 @@ def _strays(seen: Snapshot) -> Iterator[Finding]:
         if stray.refused:
             detail += f"; its ids cannot be had: {stray.refused[:300]}"
         mend = (
-            "ask for it anew by its ids, and delete it with RQ's own tools"
+            f"ask for it anew by its ids, then {DROP} {shlex.quote(stray.job_id)}"
             if stray.refused
             else f"{REPAIR}; toolkit replay --job {stray.job_id}"
         )

@@ -73,6 +73,14 @@ class Surgeon:
         self._settle([finding.subject for some in by_kind.values() for finding in some])
         return dict(counts)
 
+    def drop(self, stray: Finding, *, who: str, reason: str) -> None:
+        """Write down what is known of a failed job whose ids cannot be had, and take it out of RQ, data and all."""
+        with self.database.session() as session:
+            audit.write(
+                session, who=who, action="drop", subject=stray.subject, reason=reason, detail=asdict(stray)
+            )
+        mend.drop(self.broker, stray.queue, stray.subject)
+
     def _bury(self, finding: Finding) -> None:
         held = self._executions(finding.queue)
         burial.unregister(self.broker, finding.subject, finding.queue)
