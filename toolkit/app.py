@@ -88,7 +88,7 @@ class App:
 
         found = getattr(servers.find(self.settings.home), server)
         if found is None:
-            raise DependencyUnreachable(
+            raise servers.silent(self.settings.home, server) or DependencyUnreachable(
                 f"{variable} is not set and no embedded server runs in {self.settings.home}",
                 remedy=f"run `toolkit up`, or set {variable}",
             )
@@ -107,7 +107,7 @@ class App:
             return self.database_url, None
         found = servers.find(self.settings.home).postgres
         if found is None:
-            raise DependencyUnreachable(
+            raise servers.silent(self.settings.home, "postgres") or DependencyUnreachable(
                 f"no embedded PostgreSQL runs in {self.settings.home}",
                 remedy="run `toolkit up`, or allow throw-away databases beside your own: --on-database-url",
             )

@@ -25,8 +25,10 @@ import redis
 import sqlalchemy
 
 from tests.eventually import eventually
+from toolkit.app import App
 from toolkit.embedded import account, servers, state
 from toolkit.errors import DependencyUnreachable
+from toolkit.settings import Settings
 
 UP = "import sys, pathlib; from toolkit.embedded import servers; print(servers.up(pathlib.Path(sys.argv[1])))"
 
@@ -223,6 +225,51 @@ def test_a_pid_file_cut_short_by_a_crash_does_not_confuse(home: Path, text: str)
     (running.postgres.data / "postmaster.pid").write_text(text)
     (running.valkey.data / "valkey.pid").write_text(text)
     assert servers.up(home)
+
+
+@pytest.mark.parametrize(
+    ("name", "last_words"), [("postgres", "database system is shut down"), ("valkey", "bye bye")]
+)
+def test_a_server_that_is_held_is_told_and_stops_cleanly(home: Path, name: str, last_words: str) -> None:
+    server = getattr(servers.up(home), name)
+    before = server.log.stat().st_size
+    os.kill(server.pid, signal.SIGSTOP)
+    eventually(lambda: state.is_stopped(server.pid))
+    with App(Settings.from_env({"TOOLKIT_HOME": str(home)})) as app:
+        for ask in (lambda: (app.database_url, app.redis_url), lambda: servers.up(home)):
+            with pytest.raises(DependencyUnreachable, match=f"{name} does not answer.*{server.pid}") as told:
+                ask()
+            assert told.value.remedy == f"let it go on: kill -CONT {server.pid}"
+    assert servers.down(home) == ["valkey", "postgres"]
+    assert last_words in state.log_since(server.log, before)
+
+
+def test_a_server_that_hangs_is_told_and_nobody_is_sent_to_its_data(
+    fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = servers.up(fresh_home).valkey
+
+    def hang() -> None:
+        with redis.Redis.from_url(server.url) as client, contextlib.suppress(redis.RedisError):
+            client.eval("while true do end", 0)
+
+    busy = threading.Thread(target=hang)
+    busy.start()
+    eventually(lambda: servers.find(fresh_home).valkey is None)
+    said: list[str] = []
+    monkeypatch.setattr(state, "_QUIET", 0.0)
+    monkeypatch.setattr(state, "_START_PATIENCE", 1.5)
+    with App(Settings.from_env({"TOOLKIT_HOME": str(fresh_home)})) as app:
+        with pytest.raises(DependencyUnreachable, match=f"its process {server.pid} runs") as told:
+            _ = app.redis_url
+        assert "toolkit down; toolkit up" in told.value.remedy
+    with pytest.raises(DependencyUnreachable, match="is not ready after") as told:
+        servers.up(fresh_home, tell=said.append)
+    assert "toolkit down; toolkit up" in told.value.remedy
+    assert "appendonlydir" not in told.value.remedy
+    assert [str(server.pid) in one for one in said] == [True]
+    kill(server.pid)
+    busy.join()
 
 
 def test_ports_taken_meanwhile_are_replaced(home: Path) -> None:

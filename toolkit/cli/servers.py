@@ -22,7 +22,7 @@ def up(as_json: bool) -> None:
     from toolkit.embedded import servers
 
     settings = Settings.from_env()
-    running = servers.up(settings.home)
+    running = servers.up(settings.home, tell=render.say)
     if as_json:
         render.as_json(
             {

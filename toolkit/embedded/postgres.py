@@ -15,7 +15,8 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -30,6 +31,7 @@ from toolkit.embedded.state import (
     end,
     free_port,
     is_free,
+    is_stopped,
     keep_identity,
     new_password,
     prepare_log,
@@ -55,12 +57,14 @@ _SETTINGS = {
 
 
 def find(home: Path) -> EmbeddedServer | None:
-    """The running server of this home, if it is ready for connections. Reads only."""
+    """The running server of this home, if it is ready for connections and nothing holds it. Reads only."""
     identity = read_identity(_identity_file(home))
     place = _place(home)
     lines = _pid_file(place / "data")
     process = _postmaster(place / "data")
     if identity is None or process is None or len(lines) < 8 or lines[7].strip() != "ready":
+        return None
+    if is_stopped(process.pid):
         return None
     url = f"postgresql://{_USER}:{identity.password}@{LOOPBACK}:{lines[3]}/{_USER}"
     if lines[4]:
@@ -68,10 +72,15 @@ def find(home: Path) -> EmbeddedServer | None:
     return EmbeddedServer(NAME, process.pid, url, identity.version, place / "postgres.log", place / "data")
 
 
-def start(home: Path, options: Mapping[str, str]) -> EmbeddedServer:
+def running(home: Path) -> psutil.Process | None:
+    """The process of this home's server, whether it answers or not."""
+    return _postmaster(_place(home) / "data")
+
+
+def start(home: Path, options: Mapping[str, str], tell: Callable[[str], object]) -> EmbeddedServer:
     """Start the server, made first if there is none yet; the caller holds the home's lock.
 
-    `options` are further settings of postgresql.conf.
+    `options` are further settings of postgresql.conf; `tell` hears of a start that takes long.
     Raises DependencyUnreachable with the end of the log if it does not come up."""
     place = accounts.make_place(home)
     account = accounts.account_of(place)
@@ -82,9 +91,11 @@ def start(home: Path, options: Mapping[str, str]) -> EmbeddedServer:
     accounts.give(log, account)
     if not data.exists():
         _initialise(place, identity.password, bin_folder)
-    running = _postmaster(data)
-    if running:  # alive, though not ready a moment ago: somebody's `up` was killed meanwhile
-        return await_ready(lambda: find(home), pid=running.pid, log=log, offset=offset)
+    ready = partial(await_ready, lambda: find(home), tell, name=NAME, log=log, offset=offset)
+    if process := _postmaster(
+        data
+    ):  # alive, though not ready a moment ago: somebody's `up` was killed meanwhile
+        return ready(pid=process.pid)
     _clear_remains(place)
     for _ in range(_TRIES):
         identity = Identity(free_port(identity.port), identity.password, identity.version)
@@ -92,7 +103,7 @@ def start(home: Path, options: Mapping[str, str]) -> EmbeddedServer:
         _configure(place, identity.port, options)
         pid = accounts.launch([bin_folder / "postgres", "-D", data], account, cwd=place, log=log)
         try:
-            return await_ready(lambda: find(home), pid=pid, log=log, offset=offset)
+            return ready(pid=pid)
         except DependencyUnreachable:
             if is_free(identity.port):  # it was not the port
                 raise
@@ -101,7 +112,7 @@ def start(home: Path, options: Mapping[str, str]) -> EmbeddedServer:
 
 def stop(home: Path) -> bool:
     """Stop the server of this home, fast but cleanly; False if none was running."""
-    process = _postmaster(_place(home) / "data")
+    process = running(home)
     if process is None:
         return False
     end(process, (signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 5.0))

@@ -6,7 +6,7 @@ reads the environment: whether DATABASE_URL or REDIS_URL replace a server is the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,11 @@ from types import MappingProxyType
 
 import psutil
 
-from toolkit.embedded import postgres, valkey
+from toolkit.embedded import postgres, state, valkey
 from toolkit.embedded.state import EmbeddedServer, exclusive, open_home
 from toolkit.errors import DependencyUnreachable
 
-__all__ = ["EmbeddedServer", "Found", "Servers", "destroy", "down", "find", "up"]
+__all__ = ["EmbeddedServer", "Found", "Servers", "destroy", "down", "find", "silent", "up"]
 
 _NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
@@ -53,10 +53,22 @@ def find(home: Path) -> Found:
         return Found(postgres.find(home), valkey.find(home))
 
 
-def up(home: Path, extra_options: Mapping[str, str] = _NO_OPTIONS) -> Servers:
+def silent(home: Path, name: str) -> DependencyUnreachable | None:
+    """What to say of a server that `find` does not find though its process is there; None where there is none."""
+    server = {postgres.NAME: postgres, valkey.NAME: valkey}[name]
+    process = server.running(home.resolve())
+    return state.silent(name, process.pid) if process else None
+
+
+def up(
+    home: Path,
+    extra_options: Mapping[str, str] = _NO_OPTIONS,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Servers:
     """Have both servers running, and return them.
 
-    `extra_options` are settings of postgresql.conf, for a PostgreSQL that is started now.
+    `extra_options` are settings of postgresql.conf, for a PostgreSQL that is started now; `tell` hears of a start that takes
+    over 2 s.
     Raises DependencyUnreachable if a server cannot be started, UsageError if the home cannot be used."""
     home = home.resolve()
     running = find(home).both
@@ -67,7 +79,8 @@ def up(home: Path, extra_options: Mapping[str, str] = _NO_OPTIONS) -> Servers:
         with exclusive(home):
             found = find(home)
             return Servers(
-                found.postgres or postgres.start(home, extra_options), found.valkey or valkey.start(home)
+                found.postgres or postgres.start(home, extra_options, tell),
+                found.valkey or valkey.start(home, tell),
             )
 
 

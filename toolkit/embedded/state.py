@@ -29,6 +29,7 @@ _PORTS = range(20_000, 30_000)
 _LOG_LIMIT = 10_000_000  # bytes; a longer log is set aside at the next start, once
 _POLL = 0.02  # seconds
 _START_PATIENCE = 60.0  # seconds; crash recovery of a laptop's data takes less
+_QUIET = 2.0  # seconds until whoever waits for a start is told so
 _LOCK_PATIENCE = 120.0  # seconds; a first start with a cold disk takes about three
 
 
@@ -127,34 +128,72 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def await_ready(
-    look: Callable[[], EmbeddedServer | None], *, pid: int, log: Path, offset: int, remedy: str = ""
-) -> EmbeddedServer:
-    """Wait until `look` finds the server that process `pid` is to become.
+def is_stopped(pid: int) -> bool:
+    """Whether a SIGSTOP holds the process: its port takes connections, and nobody answers."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
 
-    Raises DependencyUnreachable, with the log since `offset`, if it ends first or takes over a minute."""
-    deadline = time.monotonic() + _START_PATIENCE
+
+def silent(name: str, pid: int) -> DependencyUnreachable:
+    """What to say of a server whose process is there and does not answer."""
+    if is_stopped(pid):
+        return DependencyUnreachable(
+            f"the embedded {name} does not answer: a SIGSTOP holds its process {pid}",
+            remedy=f"let it go on: kill -CONT {pid}",
+        )
+    return DependencyUnreachable(
+        f"the embedded {name} does not answer, though its process {pid} runs",
+        remedy="wait for one that loads its data: toolkit up\nstart one that hangs anew: toolkit down; toolkit up",
+    )
+
+
+def await_ready(
+    look: Callable[[], EmbeddedServer | None],
+    tell: Callable[[str], object],
+    *,
+    name: str,
+    pid: int,
+    log: Path,
+    offset: int,
+    remedy: str = "",
+) -> EmbeddedServer:
+    """Wait until `look` finds the server that process `pid` is to become; `tell` is called once if that takes a while.
+
+    Raises DependencyUnreachable, with the log since `offset`, if it ends first (`remedy` is for that) or takes over a minute;
+    at once for a process that a SIGSTOP holds."""
+    began, told = time.monotonic(), False
     while True:
         alive = is_alive(pid)  # asked first, so that a last look follows the end
         found = look()
         if found:
             return found
-        if not alive or time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if is_stopped(pid):
+            raise silent(name, pid)
+        if not alive or waited > _START_PATIENCE:
             what = f"is not ready after {_START_PATIENCE:.0f} s" if alive else "ended while starting"
             said = log_since(log, offset)
+            what_then = "; start it anew: toolkit down; toolkit up" if alive else remedy
             raise DependencyUnreachable(
-                f"the server {pid} {what}:\n{said}", remedy=f"the whole log is {log}" + remedy
+                f"the server {pid} {what}:\n{said}", remedy=f"the whole log is {log}" + what_then
             )
+        if waited > _QUIET and not told:
+            told = True
+            tell(f"{name}, process {pid}, is not ready yet: up to {_START_PATIENCE:.0f} s; see {log}")
         time.sleep(_POLL)
 
 
 def end(process: psutil.Process, *steps: tuple[int, float]) -> None:
-    """Send each signal in turn, wait so many seconds for the end. psutil never signals a reused pid.
+    """Send each signal in turn, wait so many seconds for the end. psutil never signals a reused pid. A process that a SIGSTOP
+    holds goes on, else it would hear none of them.
 
     An end is seen by `is_alive`: some containers' init leaves zombies about for seconds, or for good."""
     for signal, patience in steps:
         try:
             process.send_signal(signal)
+            process.resume()
         except psutil.NoSuchProcess:
             return
         deadline = time.monotonic() + patience

@@ -9,6 +9,8 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -22,6 +24,7 @@ from toolkit.embedded.state import (
     end,
     free_port,
     is_free,
+    is_stopped,
     keep_identity,
     new_password,
     prepare_log,
@@ -41,25 +44,34 @@ _TRIES = 3  # ports, should another program take the one just found free
 def find(home: Path) -> EmbeddedServer | None:
     """The running server of this home, if it answers. Reads only."""
     identity = read_identity(_identity_file(home))
-    process = _server(home)
-    if identity is None or process is None or not _answers(identity):
+    process = running(home)
+    if identity is None or process is None or is_stopped(process.pid) or not _answers(identity):
         return None
     url = f"redis://:{identity.password}@{LOOPBACK}:{identity.port}/0"
     data = home / "valkey"
     return EmbeddedServer(NAME, process.pid, url, identity.version, data / "valkey.log", data)
 
 
-def start(home: Path) -> EmbeddedServer:
-    """Start the server; the caller holds the home's lock.
+def running(home: Path) -> psutil.Process | None:
+    """The process of this home's server, whether it answers or not."""
+    try:
+        text = _pid_file(home).read_text(errors="replace").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return process_of(int(text), "valkey-server", "--dir", str(home / "valkey")) if text.isdigit() else None
+
+
+def start(home: Path, tell: Callable[[str], object]) -> EmbeddedServer:
+    """Start the server; the caller holds the home's lock. `tell` hears of a start that takes long.
 
     Raises DependencyUnreachable with the end of the log if it does not come up."""
     data = home / "valkey"
     data.mkdir(mode=0o700, exist_ok=True)
     log = data / "valkey.log"
     offset = prepare_log(log)
-    running = _server(home)
-    if running:  # alive, though not answering a moment ago: still loading, or stopped
-        return await_ready(lambda: find(home), pid=running.pid, log=log, offset=offset, remedy=_DAMAGE)
+    ready = partial(await_ready, lambda: find(home), tell, name=NAME, log=log, offset=offset, remedy=_DAMAGE)
+    if process := running(home):  # alive, though not answering a moment ago: still loading, or it hangs
+        return ready(pid=process.pid)
     binary = _binary()
     kept = read_identity(_identity_file(home)) or Identity(free_port(None), new_password(), "")
     for _ in range(_TRIES):
@@ -71,7 +83,7 @@ def start(home: Path) -> EmbeddedServer:
         command: list[str | Path] = [binary, "-", "--dir", data]
         pid = accounts.launch(command, None, cwd=data, log=log, text=_configuration(kept))
         try:
-            return await_ready(lambda: find(home), pid=pid, log=log, offset=offset, remedy=_DAMAGE)
+            return ready(pid=pid)
         except DependencyUnreachable:
             if is_free(kept.port):  # it was not the port
                 raise
@@ -80,7 +92,7 @@ def start(home: Path) -> EmbeddedServer:
 
 def stop(home: Path) -> bool:
     """Stop the server of this home cleanly; False if none was running."""
-    process = _server(home)
+    process = running(home)
     if process is None:
         return False
     end(process, (signal.SIGTERM, 30.0), (signal.SIGKILL, 5.0))
@@ -99,14 +111,6 @@ def _identity_file(home: Path) -> Path:
 
 def _pid_file(home: Path) -> Path:
     return home / "valkey" / "valkey.pid"
-
-
-def _server(home: Path) -> psutil.Process | None:
-    try:
-        text = _pid_file(home).read_text(errors="replace").strip()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return process_of(int(text), "valkey-server", "--dir", str(home / "valkey")) if text.isdigit() else None
 
 
 def _answers(identity: Identity) -> bool:
