@@ -459,6 +459,35 @@ def test_a_broker_that_is_away_leaves_the_toggle_off_and_says_what_is_still_queu
     assert "type the same command again" in done.stderr
 
 
+@pytest.mark.parametrize("url", ["", "nonsense", "redis://host:port/0"])
+def test_a_broker_url_that_cannot_be_used_flips_nothing(
+    database_url: str, tmp_path: Path, flipper: Flipper, url: str
+) -> None:
+    off = ("toggle", "off", TOGGLE, "--in-flight", "reclaim", "--reason", "23503")
+    done = toolkit(database_url, *off, REDIS_URL=url, TOOLKIT_HOME=str(tmp_path))
+    assert (done.returncode, "REDIS_URL" in done.stderr) == (2, True), done.stderr
+    with flipper.database.session() as session:
+        assert toggles.read(session, [TOGGLE]) == {}
+
+
+@pytest.mark.parametrize("what", ["hold", "reclaim"])
+def test_a_job_that_a_stopped_worker_has_taken_is_told_as_left(
+    database_url: str, redis_url: str, broker: redis.Redis, queued: Callable[[int], tuple[list[Order], Relay]],
+    what: str,
+) -> None:  # fmt: skip
+    queued(2)
+    broker.lmove(
+        "rq:queue:images", "rq:queue:images:intermediate", "LEFT", "RIGHT"
+    )  # as a worker's BLMOVE does
+    off = ("toggle", "off", TOGGLE, "--in-flight", what, "--reason", "23503")
+    done = toolkit(database_url, *off, REDIS_URL=redis_url)
+    assert done.returncode == 3
+    assert "1 queued job taken back" in done.stdout
+    assert "1 job could not be taken back" in done.stderr
+    assert "kill -KILL" in done.stderr
+    assert ("left to the workers: 1" in done.stdout) == (what == "reclaim")
+
+
 @pytest.mark.parametrize(
     ("options", "wrong"),
     [
@@ -508,7 +537,7 @@ def test_a_job_that_a_worker_has_in_hand_is_left_to_it(
         assert take_back(flipper, broker, standing) == 1
         with performing(flipper.database.url, sink=Heard(uncounted=True)) as here:
             came = in_flight.reclaim(flipper.database, here, standing, flipper.log, lambda *_: None)
-        assert came == in_flight.Reclaimed(done=1, failed=0, left=0)
+        assert came == in_flight.Reclaimed(done=1, failed=0, left=1)
         host.open("gate")
         with psycopg.connect(database_url, autocommit=True) as connection:
             eventually(lambda: ended_runs(connection, job) == [("processed", "")])

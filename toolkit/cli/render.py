@@ -127,6 +127,11 @@ def seconds(value: float | None) -> str:
         return "-"
     if value < 1:
         return f"{value * 1000:.0f} ms"
+def many(count: int, one: str, more: str = "") -> str:
+    """`1 job`, `3,000 jobs`; `more` where an s is not enough."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
     if value < 60:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)

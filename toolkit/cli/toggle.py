@@ -11,12 +11,12 @@ import click
 
 from toolkit.app import App
 from toolkit.cli import render
+from toolkit.cli import toggle_in_flight as in_flight
 from toolkit.cli import toggle_view as view
 from toolkit.cli.options import json_option, parse_since, refuse_beside, settings_of, typed
-from toolkit.errors import PartlyDone, UsageError
+from toolkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from toolkit.ledger.toggles import Toggle
     from toolkit.toggle.look import Standing
     from toolkit.toggle.plan import Request
 
@@ -173,7 +173,8 @@ def history(ctx: click.Context, *, name: str | None, limit: int, as_json: bool) 
 def off(ctx: click.Context, /, *, name: str | None, **given: Any) -> int:
     """To the safe side: new orders search their images inline, in the importer.
 
-    Exit code: 0 every process acknowledged; 3 some did not, they are named; 5 somebody else flipped meanwhile.
+    Exit code: 0 every process acknowledged; 3 some did not, they are named, or queued jobs could not be taken back; 5 somebody
+    else flipped meanwhile.
     """
     return _flip(ctx, name, on=False, percent=None, force=True, **given)
 
@@ -240,6 +241,9 @@ def _carry_out(app: App, name: str, request: Request, timeout: float, trace_id: 
     )  # fmt: skip
     for warning in planned.warnings:
         render.say(click.style("warning: ", fg="yellow") + warning)
+    taken_back = request.in_flight is not InFlight.FINISH
+    if taken_back:
+        in_flight.require_broker_url(app)
     began = time.monotonic()
     standing = app.flipper.flip(name, planned, jobs=app.registry.governed(name), reason=request.reason)
     if not as_json:
@@ -250,23 +254,26 @@ def _carry_out(app: App, name: str, request: Request, timeout: float, trace_id: 
     waited = time.monotonic() - began
     if not as_json:
         view.receipt(standing, seen, waited)
-    held = request.in_flight is not InFlight.FINISH
-    done = _see_to_in_flight(app, standing, trace_id, as_json=as_json) if held else None
+    done = in_flight.take_back(app, standing, as_json=as_json) if taken_back else {}
+    if request.in_flight is InFlight.RECLAIM:
+        _keep_spans(app, trace_id)  # what comes now are the jobs' own
+        done |= in_flight.reclaim(app, standing, as_json=as_json)
     after = _look(app, name)
     if as_json:
         render.as_json(
             {
                 "toggle": standing, "before": before.known.toggle, "warnings": planned.warnings, "waited": waited,
                 "acknowledged": seen.acknowledged, "laggards": seen.laggards, "gone": seen.gone,
-                "in_flight_before": before.in_flight, "in_flight_after": after.in_flight, "in_flight": done,
+                "in_flight_before": before.in_flight, "in_flight_after": after.in_flight, "in_flight": done or None,
                 "trace_id": trace_id,
             }
         )  # fmt: skip
     else:
         if after.in_flight is not None:
             click.echo(f"in flight after:  {view.in_flight(after.in_flight)}")
-        render.next_steps(f"toolkit toggle status {name}", f"toolkit trace {trace_id}")
-    return 3 if seen.laggards else 0
+        steps = ("toolkit status", "toolkit doctor") if done.get("not_begun") else ()
+        render.next_steps(*steps, f"toolkit toggle status {name}", f"toolkit trace {trace_id}")
+    return 3 if seen.laggards or done.get("not_begun") else 0
 
 
 def _doubt(app: App) -> str:
@@ -283,41 +290,6 @@ def _doubt(app: App) -> str:
     if newest.verdict == "proven":
         return ""
     return f"verify-deploy {newest.verification_id} says {newest.verdict} of release {release}"
-
-
-def _see_to_in_flight(app: App, standing: Toggle, trace_id: str, *, as_json: bool) -> dict[str, Any]:
-    """Hold: take queued jobs back. Reclaim: and do them here."""
-    from toolkit.broker.connection import BROKER_AWAY
-    from toolkit.toggle import in_flight
-    from toolkit.toggle.plan import FOREVER, InFlight
-
-    try:
-        taken = in_flight.take_back(
-            app.database, app.broker, standing, log=app.log, tracer=app.tracing.tracer
-        )
-    except BROKER_AWAY as error:
-        raise PartlyDone(
-            f"{standing.name} is off, but queued jobs are still in the broker, which does not answer: {error}",
-            remedy="type the same command again when it does (`toolkit status`)",
-        ) from error
-    if not as_json:
-        click.echo(f"{taken:,} queued jobs taken back into the ledger")
-    if standing.held_until is not None and standing.held_until.year == FOREVER:
-        return {"what": InFlight.HOLD, "taken_back": taken}
-    _keep_spans(app, trace_id)
-    with render.progress("jobs done here") as progress:
-        came = in_flight.reclaim(
-            app.database, app.inline, standing, app.log, lambda done, _: progress.update(done)
-        )
-    if not as_json:
-        click.echo(f"done here: {came.done:,}; failed: {came.failed:,}; left to the workers: {came.left:,}")
-    return {
-        "what": InFlight.RECLAIM,
-        "taken_back": taken,
-        "done": came.done,
-        "failed": came.failed,
-        "left": came.left,
-    }
 
 
 def _look(app: App, name: str | None) -> Standing:

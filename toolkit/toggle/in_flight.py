@@ -12,7 +12,7 @@ that waits for work takes one more job first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,18 +22,23 @@ from opentelemetry.trace import Tracer
 from toolkit.broker.park import park
 from toolkit.ledger import toggles
 from toolkit.ledger.database import Database
-from toolkit.ledger.toggles import Toggle
+from toolkit.ledger.toggles import InFlight, Toggle
 from toolkit.perform import Performer
 from toolkit.run import Mode, RunRecord
 from toolkit.telemetry import catalog
 from toolkit.telemetry.logs import Log
 
 BATCH = 500
+SETTLE = 1.0
+"""Seconds in which a worker that has taken a job begins it."""
+LOOKS = 10
+"""At what has not begun, within SETTLE."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reclaimed:
-    """Jobs done here, jobs that failed for good, and jobs left to the workers (in hand there, or to be tried again)."""
+    """Jobs done here, jobs that failed for good, and jobs left to the workers: all that are open when the hold ends, be they in
+    hand there, taken and not begun, or to be tried again."""
 
     done: int
     failed: int
@@ -65,6 +70,19 @@ def take_back(
     return taken
 
 
+def not_begun(
+    database: Database, jobs: Sequence[str], *, settle: Callable[[float], object], within: float = SETTLE
+) -> int:
+    """Jobs that were handed to the broker, could not be taken back, and that no run has `within` seconds later either: taken by
+    a worker that is stopped or gone, or forgotten by the broker. `settle` waits so many seconds. Call it during the hold."""
+    for _ in range(LOOKS):
+        count = _open(database, jobs).queued
+        if not count:
+            break
+        settle(within / LOOKS)
+    return count
+
+
 def reclaim(
     database: Database,
     performer: Performer,
@@ -75,26 +93,35 @@ def reclaim(
     """Do the held jobs of a toggle here, oldest first, each exactly once, then end the hold. `progress` gets how many were
     seen to and the run's record. Ends early when somebody else flips meanwhile."""
     done = failed = left = 0
-    tried: set[str] = set()
     try:
-        while fresh := _next(database, standing.jobs, tried):
-            for job_id in fresh:
-                tried.add(job_id)
-                record = performer.perform(job_id, mode=Mode.SYNC).record
-                if record is None or record.retry_in is not None or _elsewhere(record):
-                    left += 1
-                elif record.failure is not None:
-                    failed += 1
-                else:
-                    done += 1
-                progress(len(tried), record)
-                if not _still_ours(database, standing):
-                    return Reclaimed(done, failed, left)
+        for tried, record in enumerate(_records(database, performer, standing), start=1):
+            if record is not None and record.retry_in is None and not _elsewhere(record):
+                failed += record.failure is not None
+                done += record.failure is None
+            progress(tried, record)
+        now = _open(database, standing.jobs)
+        left = now.waiting + now.queued + now.running
         return Reclaimed(done, failed, left)
     finally:
         with database.session() as session:
             toggles.release_hold(session, standing.name, standing.version)
         catalog.emit(log, catalog.TOGGLE_RECLAIMED, toggle=standing.name, count=done, left=left)
+
+
+def _records(database: Database, performer: Performer, standing: Toggle) -> Iterator[RunRecord | None]:
+    """Perform one held job after the other, while the toggle stands as it did."""
+    tried: set[str] = set()
+    while fresh := _next(database, standing.jobs, tried):
+        for job_id in fresh:
+            tried.add(job_id)
+            yield performer.perform(job_id, mode=Mode.SYNC).record
+            if not _still_ours(database, standing):
+                return
+
+
+def _open(database: Database, jobs: Sequence[str]) -> InFlight:
+    with database.session() as session:
+        return toggles.in_flight(session, jobs)
 
 
 def _next(database: Database, jobs: Sequence[str], tried: set[str]) -> list[str]:
