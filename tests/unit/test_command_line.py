@@ -6,6 +6,7 @@ import click
 import psycopg
 import pytest
 import redis
+from click.testing import CliRunner
 
 from toolkit import cli
 
@@ -49,3 +50,8 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("sys.argv", ["toolkit"])
     with pytest.raises(psycopg.errors.UndefinedColumn):
         cli.main()
+
+
+def test_a_misspelt_command_is_told_the_nearest_one() -> None:
+    done = CliRunner().invoke(cli.cli, ["statu"])
+    assert (done.exit_code, "Did you mean 'status'?" in done.output) == (2, True), done.output

@@ -59,6 +59,17 @@ class LazyGroup(click.Group):
         command: click.Command = entries[0].load()
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, which looks for the nearest name among commands that are imported already: none."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            raise click.exceptions.NoSuchCommand(
+                error.command_name, possibilities=self.list_commands(ctx), ctx=ctx
+            ) from None
+
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Short lines from the table: no import."""
         rows = [(name, COMMANDS[name][1] if name in COMMANDS else "") for name in self.list_commands(_ctx)]
