@@ -213,6 +213,11 @@ def test_an_unknown_id_is_an_error_with_a_remedy(toolkit: Toolkit, command: tupl
     assert "do: " in done.stderr
 
 
+def test_a_beginning_that_is_too_short_is_told_as_such(toolkit: Toolkit, session: Session) -> None:
+    assert "an id's beginning has 6 characters or more" in toolkit("jobs", "show", ask(session)[:5]).stderr
+    assert "characters or more" not in toolkit("jobs", "show", "no-such-id").stderr.partition("do: ")[0]
+
+
 @pytest.mark.parametrize("command", [("jobs", "show"), ("trace",)])
 def test_an_ambiguous_id_is_a_usage_error_that_names_the_jobs(
     toolkit: Toolkit, session: Session, command: tuple[str, ...]
@@ -533,6 +538,20 @@ def test_a_terminal_gets_a_table_and_colours_unless_it_wants_none(
     for command in (("jobs", "show", made["failed"]), ("trace", made["failed"]), ("status",)):
         plain = on_terminal(environ | {"NO_COLOR": "1"}, *command)
         assert not re.search(r"\x1b\[[0-9;]*3\d", plain), (command, plain)
+
+
+def test_on_a_narrow_terminal_what_is_copied_stays_in_one_piece(
+    environ: dict[str, str], session: Session
+) -> None:
+    made = in_each_state(session)
+    narrow = environ | {"COLUMNS": "80", "NO_COLOR": "1"}
+    (line,) = (
+        row for row in on_terminal(narrow, "jobs", "failed").splitlines() if row.startswith("f00dfeed ")
+    )
+    assert made["failed"][:8] in line
+    assert "ForeignKeyViolation" in line
+    assert "lost: SIGSEGV" in on_terminal(narrow, "jobs", "failed")
+    assert made["failed"] in on_terminal(narrow, "replay", "--sqlstate", "23503", "--plan")
 
 
 def test_what_others_wrote_cannot_drive_the_terminal(environ: dict[str, str], session: Session) -> None:

@@ -246,6 +246,22 @@ def test_a_plan_of_nothing_but_loops_says_so_and_stays_open_for_force(shop: Shop
 def test_a_plan_without_jobs_is_not_offered_for_execution(shop: Shop) -> None:
     done = shop.toolkit("replay", "--failed", "--plan")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "next: toolkit jobs failed")
+    assert [one["state"] for one in answer(shop.toolkit("replay", "history", "--json"))] == ["nothing to run"]
+
+
+def test_the_history_shows_a_selection_as_it_is_typed(shop: Shop) -> None:
+    _, job_id = shop.failed()
+    for typed in (["--failed"], ["--error", "connect_timeout"], ["--job-name", "x"]):
+        shop.toolkit("replay", *typed, "--plan")
+    shop.toolkit("replay", "--job", job_id)
+    header, *rows = (row.split("\t") for row in shop.toolkit("replay", "history").stdout.splitlines())
+    at = header.index("selection")
+    assert [row[at] for row in rows] == [
+        f"--job {job_id[:8]}",
+        "--job-name x",
+        "--error connect_timeout",
+        "--failed",
+    ]
 
 
 # -- once ----------------------------------------------------------------------------------------------------------
@@ -661,6 +677,18 @@ def test_a_dry_run_shows_what_a_run_would_come_to_and_leaves_nothing(shop: Shop)
     assert shop.runs(job_id) == [("failed", "transient", False)]
     assert shop.rows("SELECT count(*) FROM toolkit.flight") == [0]
     assert shop.rows("SELECT count(*) FROM toolkit.run WHERE uncounted IS NOT NULL") == [0]
+
+
+def test_a_dry_run_that_failed_leads_to_the_job_and_not_to_its_replay(shop: Shop) -> None:
+    _, job_id = shop.failed()
+    shop.connection.execute('ALTER TABLE "ProductImage" ADD CONSTRAINT none_at_all CHECK (false) NOT VALID')
+
+    done = shop.toolkit("replay", "--job", job_id, "--dry-run", TOOLKIT_JOBS="tests.replaying:IN_MEMORY")
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"next: toolkit jobs show {job_id[:8]}"
+    assert "DETAIL" in done.stdout
+    assert not any(line.startswith("DETAIL") for line in done.stdout.splitlines())
 
 
 def test_a_job_the_ledger_does_not_know_is_named(shop: Shop) -> None:

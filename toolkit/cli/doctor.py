@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections import Counter
@@ -155,10 +156,14 @@ def _show(findings: Sequence[Finding], *, as_json: bool) -> None:
         (one.kind.value, one.subject, one.queue, words.plain(one.detail), words.plain(one.mend))
         for one in findings
     ]
-    render.table(("what", "job or worker", "queue", "detail", "mend"), rows)
+    render.table(("what", "job or worker", "queue", "detail", "mend"), rows, whole=("job or worker",))
+    from toolkit.doctor.findings import DROP, Kind
+
     render.say(f"{len(findings)} found")
     if any(one.repairable for one in findings):
         render.next_steps("toolkit doctor --repair")
+    elif stray := next((one for one in findings if one.kind is Kind.UNKNOWN), None):
+        render.next_steps(f"{DROP} {shlex.quote(stray.subject)}")
 
 
 def _now() -> datetime:

@@ -89,7 +89,12 @@ def _table(lines: Sequence[JobLine], seen: Ledger) -> None:
              line.runs, render.seconds(line.duration), words.plain(words.what(line, seen.now)))
             for line in lines
         ]  # fmt: skip
-        render.table(("asked", "state", "job", "about", "runs", "took", "what"), rows, right=("runs", "took"))
+        render.table(
+            ("asked", "state", "job", "about", "runs", "took", "what"),
+            rows,
+            right=("runs", "took"),
+            whole=("job",),
+        )
         return
     wide = [
         (line.job_id, line.state, line.job_name, line.asked_at.isoformat(), line.runs, _number(line.queue_wait),
@@ -162,11 +167,7 @@ def _about(view: JobView, now: datetime) -> dict[str, object]:
 def _show_run(run: RunView, now: datetime, *, traceback: bool) -> None:
     outcome = run.outcome or "running"
     colour = render.STYLES.get(outcome, "").rpartition(" ")[2] or None
-    took = (
-        f"took {render.seconds(run.duration)}"
-        if run.duration is not None
-        else f"since {render.ago(run.started_at, now)}"
-    )
+    took = f"took {render.seconds(run.duration)}" if run.duration is not None else "still at it"
     head = f"{outcome}: {run.reason}" if run.reason else outcome
     click.echo(f"{click.style(f'run {run.number}', bold=True)}  {click.style(words.plain(head), fg=colour)}")
     facts: dict[str, object] = {
@@ -232,11 +233,13 @@ def _show_failed(groups: Sequence[FailedGroup], counted: Mapping[str, int], sinc
     began = sum(counted.values())
     _failed_table(groups, now)
     if not groups:
-        render.say(f"nothing failed {since}; {began:,} {'run' if began == 1 else 'runs'} began")
+        render.say(f"nothing failed {since}; {words.number(began, 'run')} began")
         return
     bad = counted["failed"] + counted["lost"]
-    render.say(f"{bad:,} of {began:,} runs failed or were lost {since}")
-    first = next((group for group in groups if group.open + group.given_up), groups[0])
+    render.say(
+        f"{bad:,} of {words.number(began, 'run')} failed or {'was' if bad == 1 else 'were'} lost {since}"
+    )
+    first = groups[0]
     if first.example_message:
         render.say(f"e.g. {first.error_type}: {words.plain(first.example_message)}")
     render.next_steps(
@@ -259,15 +262,13 @@ def replay_of(groups: Sequence[FailedGroup], registered: Collection[str]) -> lis
 def _failed_table(groups: Sequence[FailedGroup], now: datetime) -> None:
     if sys.stdout.isatty():
         rows = [
-            (words.plain(group.fingerprint) or "-", group.outcome, group.runs, _unresolved(group),
-             render.ago(group.first_seen, now), render.ago(group.last_seen, now), words.plain(", ".join(group.releases)),
-             group.example_job_id[: words.SHORT], words.plain(_kind(group)))
+            (words.plain(group.fingerprint)[: words.SHORT] or "-", group.runs, _unresolved(group),
+             render.ago(group.last_seen, now), group.example_job_id[: words.SHORT],
+             words.plain(f"{'lost: ' if group.outcome == Outcome.LOST else ''}{_kind(group)}"))
             for group in groups
         ]  # fmt: skip
-        columns: tuple[str, ...] = (
-            "kind", "outcome", "runs", "unresolved", "first", "last", "release", "example", "error",
-        )  # fmt: skip
-        render.table(columns, rows, right=("runs",))
+        columns: tuple[str, ...] = ("kind", "runs", "unresolved", "last", "example", "error")
+        render.table(columns, rows, right=("runs",), whole=("kind", "example"))
         return
     wide = [
         (group.fingerprint, group.outcome, group.reason, group.job_name, group.error_type, group.sqlstate, group.constraint,

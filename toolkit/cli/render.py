@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, Literal
 
 import click
 import msgspec
@@ -22,17 +22,22 @@ STYLES = {
 """How a word of a closed list is shown."""
 
 
+_IN_A_LINE: Final = str.maketrans("\t\n\r", "   ")
+
+
 def as_json(value: Any) -> None:
     """One JSON document on stdout, indented for people, stable for programs."""
     click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> None:
-    """Rows under `columns`; those in `right` are aligned right. In a pipe: tab-separated, with a header line."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = (),
+          whole: Iterable[str] = ()) -> None:  # fmt: skip
+    """Rows under `columns`; those in `right` are aligned right, those in `whole` never broken over lines, so that an id can be
+    copied. In a pipe: tab-separated, a line each, with a header line."""
     if not sys.stdout.isatty():
         click.echo("\t".join(columns))
         for row in rows:
-            click.echo("\t".join(str(cell) for cell in row))
+            click.echo("\t".join(str(cell).translate(_IN_A_LINE) for cell in row))
         return
     # Rich takes longer to load than a command's answer in a pipe.
     from rich.console import Console
@@ -41,7 +46,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Itera
 
     drawn = Table(box=None, header_style="dim", pad_edge=False)
     for column in columns:
-        drawn.add_column(column, justify="right" if column in set(right) else "left", overflow="fold")
+        side: Literal["left", "right"] = "right" if column in set(right) else "left"
+        drawn.add_column(column, justify=side, overflow="fold", no_wrap=column in set(whole))
     for row in rows:
         drawn.add_row(*(Text(str(cell), style=STYLES.get(str(cell), "")) for cell in row))
     Console().print(drawn)
@@ -121,17 +127,17 @@ def progress(unit: str) -> Iterator[Progress]:
         shown.done()
 
 
+def many(count: int, one: str, more: str = "") -> str:
+    """`1 job`, `3,000 jobs`; `more` where an s is not enough."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
 def seconds(value: float | None) -> str:
     """A duration for people: 12 ms, 3.4 s, 5 min 3 s, 2 h 5 min."""
     if value is None:
         return "-"
     if value < 1:
         return f"{value * 1000:.0f} ms"
-def many(count: int, one: str, more: str = "") -> str:
-    """`1 job`, `3,000 jobs`; `more` where an s is not enough."""
-    return f"{count:,} {one if count == 1 else more or one + 's'}"
-
-
     if value < 60:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)

@@ -136,7 +136,7 @@ def _new(app: App, call: Call) -> int:
     """Plan, print, ask where that is due, and carry out."""
     selection = which.selection(app, call)
     plan = app.replays.plan(selection, reason=call.reason, force=call.force)
-    items, runs = _items(app, plan, call), _to_run(plan)
+    items, runs = _items(app, plan, call), screen.to_run(plan)
     if not call.as_json:
         screen.plan(plan, items)
     if call.plan:
@@ -157,7 +157,7 @@ def _new(app: App, call: Call) -> int:
 def _executed(app: App, call: Call) -> int:
     """Carry out the plan that was typed; one that has no job to run stays open for --force."""
     plan = _frozen(app, call)
-    if _to_run(replace(plan, forced=plan.forced or call.force)):
+    if screen.to_run(replace(plan, forced=plan.forced or call.force)):
         return _carried_out(app, call, plan)
     items = _items(app, plan, call)
     if not call.as_json:
@@ -219,7 +219,7 @@ def _carry_out(
     from toolkit.replay.execute import Told
 
     begun = app.replays.start(plan, reason=call.reason, force=call.force)
-    total, told = _to_run(begun) if plan.started_at is None else _left(app, begun), Told()
+    total, told = screen.to_run(begun) if plan.started_at is None else _left(app, begun), Told()
     seen: Landed | None = None
     with screen.progress(total, "asking again") as shown:
         ended = app.replays.carry_out(begun, call.limits(begun), stop=stop, patience=call.wait or WAIT,
@@ -245,12 +245,6 @@ def _items(app: App, plan: Plan, call: Call) -> list[Item]:
 
     with app.single.session() as session:
         return replays.items(session, plan.replay_id, screen.JSON_SHOWN if call.as_json else screen.SHOWN)
-
-
-def _to_run(plan: Plan) -> int:
-    from toolkit.replay.execute import attempted
-
-    return sum(plan.verdicts.get(name, 0) for name in attempted(plan))
 
 
 def _left(app: App, plan: Plan) -> int:

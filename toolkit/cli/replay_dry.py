@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from toolkit.cli import render
+from toolkit.cli import render, words
 from toolkit.cli.replay_ending import DONE, WRONG
 
 if TYPE_CHECKING:
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 def dry_run(app: App, ids: Sequence[str], *, as_json: bool) -> int:
     """The bodies for real, and every write rolled back; the exit code."""
-    runner, bad = app.dry_runner(), False
+    runner, bad = app.dry_runner(), list[str]()
     results = []
     for job_id in ids:
         dry = runner.run(job_id)
-        bad = bad or dry.failure is not None
         answer = dry.result.answer()
         if dry.failure is not None:
+            bad.append(job_id)
             answer |= {
                 "success": False,
                 "reason": dry.failure.reason,
@@ -34,6 +34,9 @@ def dry_run(app: App, ids: Sequence[str], *, as_json: bool) -> int:
         for result in results:
             render.heading(f"{result.pop('job_id')}: what a run would come to (nothing was written)")
             result.pop("dry_run")
-            render.fields(result)
-    render.next_steps("toolkit replay " + " ".join(f"--job {job_id}" for job_id in ids[:3]))
+            render.fields({name: words.plain(value) for name, value in result.items()})
+    if bad:
+        render.next_steps(f"toolkit jobs show {bad[0][: words.SHORT]}")
+    else:
+        render.next_steps("toolkit replay " + " ".join(f"--job {job_id}" for job_id in ids[:3]))
     return WRONG if bad else DONE

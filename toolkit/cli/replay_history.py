@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.app import App
-from toolkit.cli import render
+from toolkit.cli import render, words
 from toolkit.cli import replay_screen as screen
 from toolkit.cli.options import json_option, limit_option, settings_of
 
@@ -45,7 +45,7 @@ def history(ctx: click.Context, *, job: str | None, limit: int, as_json: bool) -
             (
                 one.hash, f"{one.started_at or one.planned_at:%Y-%m-%d %H:%M:%S}", one.started_by or one.planned_by,
                 _state(one), one.jobs, seen.flights, screen.counted(seen.outcomes | {"in the air": seen.in_air}) or "-",
-                " ".join(f"{name}={value}" for name, value in one.selection.items())[:60], one.reason,
+                words.plain(_typed(one))[:60], words.plain(one.reason),
             )
             for one, seen in found
         ],
@@ -74,5 +74,15 @@ def _flights(found: Sequence[Any], *, as_json: bool) -> None:
     )
 
 
+def _typed(plan: Plan) -> str:
+    """The selection, as it is typed."""
+    options = {f"--{name.replace('_', '-')}": value for name, value in plan.selection.items()}
+    if plan.named:
+        return " ".join(f"--job {job_id[: words.SHORT]}" for job_id in options["--job"])
+    return " ".join(name if value is True else f"{name} {value}" for name, value in options.items())
+
+
 def _state(plan: Plan) -> str:
-    return plan.ending or ("unfinished" if plan.started_at else "planned")
+    if plan.ending or plan.started_at:
+        return plan.ending or "unfinished"
+    return "planned" if screen.to_run(plan) else "nothing to run"

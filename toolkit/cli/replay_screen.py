@@ -28,10 +28,18 @@ def plan(frozen: Plan, items: Sequence[Item]) -> None:
         render.table(
             ("job", "verdict", "why"),
             [(one.job_id, one.verdict, words.plain(one.detail)) for one in items[:SHOWN]],
+            whole=("job",),
         )
     if frozen.jobs > SHOWN:
         click.echo(f"… and {frozen.jobs - SHOWN:,} more")
     click.echo(f"plan {frozen.hash}: {counted(frozen.verdicts) or 'no failed job meets the selection'}")
+
+
+def to_run(frozen: Plan) -> int:
+    """How many jobs the plan carries out."""
+    from toolkit.replay.execute import attempted
+
+    return sum(frozen.verdicts.get(verdict, 0) for verdict in attempted(frozen))
 
 
 def ended(frozen: Plan, how: Ended, told: Told, planned: int) -> None:
@@ -48,6 +56,7 @@ def ended(frozen: Plan, how: Ended, told: Told, planned: int) -> None:
         render.table(
             ("job", "now", "why"),
             [(one.job_id, one.verdict, words.plain(one.detail)) for one in told.examples],
+            whole=("job",),
         )
     if how.why:
         render.say(f"stopped: {how.why}")

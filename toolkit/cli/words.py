@@ -33,7 +33,7 @@ def what(line: JobLine, now: datetime) -> str:
     error = line.error_type or line.reason or ""
     if line.state == "running":
         return (
-            f"run {line.runs}, since {render.seconds((now - line.started_at).total_seconds())}"
+            f"run {line.runs}, for {render.seconds((now - line.started_at).total_seconds())}"
             if line.started_at
             else ""
         )

@@ -74,8 +74,13 @@ def some(session: Session, text: str) -> list[Match]:
     """Like `find`, but raises NotFound when there is none."""
     found = find(session, text)
     if not found:
+        short = (
+            f": an id's beginning has {SHORTEST} characters or more"
+            if 0 < len(text.strip()) < SHORTEST
+            else ""
+        )
         raise NotFound(
-            f"the ledger has no job that {text!r} could mean",
+            f"the ledger has no job that {text!r} could mean{short}",
             remedy=f"give a job id (or its first {SHORTEST} characters or more), a run id, a trace id, or an id in the payload\n"
             "`toolkit jobs list` shows the newest jobs",
         )
