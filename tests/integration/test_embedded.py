@@ -23,9 +23,12 @@ import psycopg
 import pytest
 import redis
 import sqlalchemy
+from click.testing import CliRunner
+from rq import Queue, SimpleWorker
 
 from tests.eventually import eventually
 from toolkit.app import App
+from toolkit.cli import cli
 from toolkit.embedded import account, servers, state
 from toolkit.errors import DependencyUnreachable
 from toolkit.settings import Settings
@@ -242,6 +245,17 @@ def test_a_server_that_is_held_is_told_and_stops_cleanly(home: Path, name: str, 
             assert told.value.remedy == f"let it go on: kill -CONT {server.pid}"
     assert servers.down(home) == ["valkey", "postgres"]
     assert last_words in state.log_since(server.log, before)
+
+
+def test_down_says_who_still_works_on_the_servers(fresh_home: Path) -> None:
+    running = servers.up(fresh_home)
+    with redis.Redis.from_url(running.valkey.url) as client:
+        SimpleWorker(
+            [Queue("images", connection=client)], name="host.7.0", connection=client
+        ).register_birth()
+    done = CliRunner(env={"TOOLKIT_HOME": str(fresh_home)}).invoke(cli, ["down"])
+    assert done.stdout == "valkey stopped\npostgres stopped\n"
+    assert "worker processes on these servers: 1" in done.stderr
 
 
 def test_a_server_that_hangs_is_told_and_nobody_is_sent_to_its_data(

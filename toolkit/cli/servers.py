@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import click
 
 from toolkit.cli import render
@@ -50,8 +52,29 @@ def down() -> None:
     """Stop the embedded servers. Their data stay; `toolkit up` goes on from there."""
     from toolkit.embedded import servers
 
-    stopped = servers.down(Settings.from_env().home)
+    settings = Settings.from_env()
+    broker = servers.find(settings.home).valkey
+    waiting = _workers(settings, broker.url) if broker else 0
+    stopped = servers.down(settings.home)
     for name in stopped:
         click.echo(f"{name} stopped")
+    if waiting:
+        render.say(f"note: worker processes on these servers: {waiting}; they wait until `toolkit up`")
     if not stopped:
         click.echo("no embedded server was running")
+
+
+def _workers(settings: Settings, url: str) -> int:
+    """How many living processes of this host take jobs from that broker; 0 where it cannot be told, and `down` goes on."""
+    from toolkit.broker import connection, view
+    from toolkit.embedded.state import is_alive
+    from toolkit.errors import ToolkitError
+    from toolkit.jobspec import Registry
+
+    try:
+        queues = Registry.named(settings.jobs).queues
+        with connection.connect(url) as broker:
+            registered = view.workers(broker, queues, datetime.now(UTC))
+    except (ToolkitError, *connection.BROKER_AWAY):
+        return 0
+    return sum(worker.state != "dead" and is_alive(worker.pid) for worker in registered)
