@@ -608,6 +608,11 @@ def test_status_without_the_ledger_says_what_happens_and_why() -> None:
         assert done.returncode == 4
         assert "sync" in done.stdout
         assert "refused" in done.stdout
+        assert "toggle history" not in done.stderr, "it needs the ledger as well"
+
+
+def test_a_history_without_a_flip_says_so(database_url: str) -> None:
+    assert "never flipped" in toolkit(database_url, "toggle", "history").stderr
 
 
 def test_a_flip_without_the_ledger_changes_nothing_and_says_so() -> None:

@@ -156,8 +156,9 @@ def test_the_hold_of_each_way_with_queued_jobs() -> None:
     ],
 )
 def test_a_request_that_means_nothing_is_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as refused:
         planned(ON, **given)
+    assert refused.value.remedy
 
 
 def test_a_flip_without_a_reason_is_refused() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.app import App
-from toolkit.cli import render, words
+from toolkit.cli import render, toggle_view, words
 from toolkit.cli.options import json_option, settings_of
 
 if TYPE_CHECKING:
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.option(
+    "--settings", "all_settings", is_flag=True, help="Also the settings that are at their defaults."
+)
 @json_option
 @click.pass_context
-def command(ctx: click.Context, *, as_json: bool) -> int:
-    """Servers, workers, queue, intents, runs of the last hour, and the settings in force.
+def command(ctx: click.Context, *, all_settings: bool, as_json: bool) -> int:
+    """Servers, workers, queue, intents, runs of the last hour, and the settings that the environment gives.
 
     A server that does not answer within 1.5 s is told as away, and the rest is shown. Exit code: 0 fine; 1 jobs wait and no
     worker runs, workers died or are stopped and none is left, intents are not pushed for 30 s, runs were lost in the last
@@ -38,7 +41,8 @@ def command(ctx: click.Context, *, as_json: bool) -> int:
     if as_json:
         render.as_json(_document(seen, switches, findings, settings, code))
     else:
-        _show(seen, switches, settings)
+        _show(seen, switches)
+        _show_settings(settings, every=all_settings)
         _verdict(findings)
     return code
 
@@ -78,7 +82,7 @@ def _toggle(switch: Standing) -> dict[str, Any]:
     return {"name": switch.name, "enabled": switch.variant != "sync", "source": str(switch.layer)}
 
 
-def _show(seen: Status, switches: list[Standing], settings: Settings) -> None:
+def _show(seen: Status, switches: list[Standing]) -> None:
     render.heading(f"Freshfetch {words.plain(seen.release)}")
     render.table(
         ("server", "state", "version", "from", "address"),
@@ -110,21 +114,36 @@ def _show(seen: Status, switches: list[Standing], settings: Settings) -> None:
     _show_ledger(seen)
     for switch in switches:
         _show_switch(switch)
-    _section("settings in force")
-    in_force = [(row["variable"], words.plain(row["value"]), row["source"]) for row in settings.describe()]
-    render.table(("variable", "value", "from"), in_force)
+
+
+def _show_settings(settings: Settings, *, every: bool) -> None:
+    """Those at their defaults only when asked for: they would push what is wrong off the screen."""
+    rows = [(row["variable"], words.plain(row["value"]), row["source"]) for row in settings.describe()]
+    shown = [row for row in rows if every or row[2] != "default"]
+    _section("settings in force" if every else "settings from the environment")
+    if shown:
+        render.table(("variable", "value", "from"), shown)
+    if left := len(rows) - len(shown):
+        render.say(
+            f"{render.many(left, 'setting is at its default', 'settings are at their defaults')}: toolkit status --settings"
+        )
 
 
 def _show_switch(switch: Standing) -> None:
     toggle, laggards = switch.known.toggle, switch.receipt.laggards
+    if not switch.known.reached and not switch.switched_off:
+        _section(f"{switch.name}: not known")
+        click.echo("no order can be made until the ledger answers; a process that starts meanwhile is sync")
+        return
     _section(f"{switch.name}: {'off' if switch.variant == 'sync' else 'on'} ({switch.layer})")
     click.echo("the importer does the job inline" if switch.variant == "sync" else "workers do the job")
     if toggle is not None:
         click.echo(f"version {toggle.version}, {words.plain(toggle.who)}: {words.plain(toggle.reason)}")
-    if switch.held:
-        click.echo("queued jobs are held in the ledger until the next flip")
+        if switch.held:
+            click.echo(f"queued jobs are {toggle_view.held(toggle)}")
     if switch.known.reached and laggards:
-        click.echo(f"{len(laggards)} processes have not acknowledged: toolkit toggle explain")
+        have = render.many(len(laggards), "process has", "processes have")
+        click.echo(f"{have} not acknowledged: toolkit toggle explain")
 
 
 def _show_ledger(seen: Status) -> None:

@@ -161,6 +161,8 @@ def history(ctx: click.Context, *, name: str | None, limit: int, as_json: bool) 
         for one in versions
     ]
     render.table(("version", "at", "value", "who", "why"), rows, right=("version",))
+    if not rows:
+        render.say("never flipped; the default is on (async)")
     return 0
 
 
@@ -334,7 +336,8 @@ def _show(standing: Standing) -> None:
         view.processes(standing.processes, standing.known.version)
     for line in conflicts(standing):
         click.echo(f"{click.style('!', fg='yellow')} {line}")
-    render.next_steps(f"toolkit toggle explain {standing.name}", f"toolkit toggle history {standing.name}")
+    further = f"toolkit toggle history {standing.name}" if standing.known.reached else "toolkit status"
+    render.next_steps(f"toolkit toggle explain {standing.name}", further)
 
 
 def _code(standing: Standing) -> int:

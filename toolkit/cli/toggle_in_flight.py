@@ -12,7 +12,6 @@ import click
 
 from toolkit.cli import render
 from toolkit.errors import DependencyUnreachable, PartlyDone, SettingError, UsageError
-from toolkit.toggle.plan import InFlight
 
 if TYPE_CHECKING:
     from toolkit.app import App
@@ -55,7 +54,7 @@ def take_back(app: App, standing: Toggle, *, as_json: bool) -> dict[str, Any]:
             f"{render.many(stuck, 'job')} could not be taken back: a worker that is stopped or dead has taken them and not begun."
             " `kill -KILL PID` ends a stopped one, and its supervisor queues its jobs again"
         )
-    return {"what": InFlight.HOLD, "taken_back": taken, "not_begun": stuck}
+    return {"what": "hold", "taken_back": taken, "not_begun": stuck}
 
 
 def reclaim(app: App, standing: Toggle, *, as_json: bool) -> dict[str, Any]:
@@ -68,4 +67,4 @@ def reclaim(app: App, standing: Toggle, *, as_json: bool) -> dict[str, Any]:
         )
     if not as_json:
         click.echo(f"done here: {came.done:,}; failed: {came.failed:,}; left to the workers: {came.left:,}")
-    return {"what": InFlight.RECLAIM, "done": came.done, "failed": came.failed, "left": came.left}
+    return {"what": "reclaim", "done": came.done, "failed": came.failed, "left": came.left}

@@ -55,14 +55,20 @@ def state(standing: Standing) -> None:
                 else f"over for {render.seconds(-left)}; flip it or renew it"
             )
         if standing.held:
-            until = "until the next flip" if toggle.held_until > _GOOD else "while they are reclaimed"  # type: ignore[operator]
-            shown["queued jobs"] = f"held in the ledger {until}"
+            shown["queued jobs"] = held(toggle)
     if standing.switched_off:
         shown["environment"] = f"{standing.name}=false here"
     if standing.in_flight is not None:
         shown["in flight"] = in_flight(standing.in_flight)
     render.heading(standing.name)
     render.fields(shown)
+
+
+def held(toggle: Toggle) -> str:
+    """For how long a toggle that holds jobs keeps them back."""
+    if toggle.held_until is None or toggle.held_until > _GOOD:
+        return f"held in the ledger until the next flip (toolkit toggle on {toggle.name})"
+    return f"held in the ledger while they are reclaimed, until {toggle.held_until:%H:%M} UTC unless that goes on"
 
 
 def in_flight(counts: InFlight) -> str:
@@ -96,29 +102,31 @@ def _word(one: SeenBy, version: int) -> str:
 
 
 def receipt(standing: Toggle, seen: Receipt, waited: float) -> None:
-    """Each process with the time from the flip to its acknowledgement."""
+    """Each process with the time from the flip to its acknowledgement; who has not, last."""
+    width = max((len(one.process) for one in (*seen.acknowledged, *seen.laggards)), default=0)
     for one in seen.acknowledged:
         took = (one.acked_at - standing.at).total_seconds() if one.acked_at else 0.0
         known = render.seconds(took) if took >= 0 else "started later"
-        click.echo(f"  {click.style('✔', fg='green')} {one.kind:10} {one.process}  {one.variant:5}  {known}")
+        mark = click.style("✔", fg="green")
+        click.echo(f"  {mark} {one.kind:10} {one.process:{width}}  {one.variant:5}  {known}")
+    if seen.gone:
+        click.echo(
+            f"  · {render.many(len(seen.gone), 'process', 'processes')} gone: without a connection they can create nothing"
+        )
     for one in seen.laggards:
         click.echo(
-            f"  {click.style('✗', fg='red')} {one.kind:10} {one.process}  goes by version {one.version}, heard"
-            f" {render.seconds(one.silent)} ago; connected, but it does not answer: kill {one.pid} on {one.host}"
+            f"  {click.style('✗', fg='red')} {one.kind:10} {one.process:{width}}  goes by version {one.version}, heard"
+            f" {render.seconds(one.silent)} ago; connected, but it does not answer: kill -KILL {one.pid} on {one.host}"
         )
-    for one in seen.gone:
-        click.echo(f"  · {one.kind:10} {one.process}  gone; it has no connection and can create nothing")
+    after = f"version {seen.version} after {render.seconds(waited)}"
+    count = len(seen.acknowledged)
     if seen.laggards:
-        render.say(
-            f"{len(seen.laggards)} of {len(seen.laggards) + len(seen.acknowledged)} processes have not acknowledged"
-            f" version {seen.version} after {render.seconds(waited)}"
-        )
+        everybody = render.many(len(seen.laggards) + count, "process", "processes")
+        render.say(f"{len(seen.laggards)} of {everybody} did not acknowledge {after}")
+    elif count:
+        click.echo(f"{render.many(count, 'process goes', 'processes go')} by {after}")
     else:
-        click.echo(
-            f"{len(seen.acknowledged)} processes go by version {seen.version} after {render.seconds(waited)}"
-            if seen.acknowledged
-            else f"no process looks at it right now; the next that starts goes by version {seen.version}"
-        )
+        click.echo(f"no process looks at it right now; the next that starts goes by version {seen.version}")
 
 
 def document(standing: Standing) -> dict[str, Any]:

@@ -123,8 +123,8 @@ def conflicts(standing: Standing) -> list[str]:
     behind = standing.receipt.laggards
     if behind:
         told.append(
-            f"{_names(behind)} did not acknowledge version {known.version}: stopped, or hanging; what they create before"
-            " they have read it goes by their last known value, for at most 2 s after they wake"
+            f"{_names(behind)} did not acknowledge version {known.version}: stopped, or hanging. An order that was in the making"
+            " keeps its mode when they wake; before any other they read the ledger, since a value is used for 2 s only"
         )
     if standing.switched_off and ledger != "sync" and not off:
         told.append(

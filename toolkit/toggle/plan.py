@@ -117,7 +117,8 @@ def _check(name: str, request: Request) -> None:
         )
     if request.merchant is not None and request.percent is not None:
         raise UsageError(
-            "--percent and --merchant do not go together: a pin is for every order of the merchant"
+            "--percent and --merchant do not go together: a pin is for every order of the merchant",
+            remedy="leave one of them out",
         )
     if request.in_flight is not InFlight.FINISH and (request.on or request.merchant is not None):
         raise UsageError(
