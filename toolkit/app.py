@@ -269,7 +269,7 @@ class App:
         from toolkit.broker import connection, dead
         from toolkit.ledger import audit
 
-        connection.check(self.broker, self.redis_url)
+        connection.check(self.redis_url)
         with self.single.session() as session:
             taken, refused = dead.adopt_all(
                 self.broker, self.registry, session, now=datetime.now(UTC), only=only

@@ -28,7 +28,7 @@ from toolkit.verify.gauge import VerdictGauge
 def supervise(app: App, processes: int) -> int:
     """Run the supervisor of this host until SIGTERM or SIGINT; a second one ends the workers. Returns 0."""
     app.require_schema()
-    connection.check(app.broker, app.redis_url)
+    connection.check(app.redis_url)
     _remember_last_success(app)
     host = _supervisor(app, processes)
     endpoint = _endpoint(app, host)

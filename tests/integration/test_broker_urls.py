@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime
 
 import psycopg
@@ -10,8 +11,9 @@ import pytest
 from tests.orders import scalar
 from toolkit import verification
 from toolkit.app import App
+from toolkit.broker import connection as connection_to_broker
 from toolkit.broker.connection import connect
-from toolkit.errors import SettingError
+from toolkit.errors import DependencyUnreachable, SettingError
 from toolkit.settings import Settings
 from toolkit.verify.asked import Asked
 from toolkit.verify.window import Window
@@ -40,3 +42,17 @@ def test_no_verification_is_begun_that_could_not_look_at_the_broker(
     with App(settings) as app, pytest.raises(SettingError, match="REDIS_URL"):
         verification.begin(app, found, Asked(job_name="any", what=found.what))
     assert scalar(connection, "SELECT count(*) FROM toolkit.verification") == 0
+
+
+def test_a_broker_that_says_nothing_is_asked_once_before_work_is_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_to_broker, "CHECK_WITHIN", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10.0)
+        with pytest.raises(DependencyUnreachable, match="does not answer"):
+            connection_to_broker.check(f"redis://127.0.0.1:{server.getsockname()[1]}/0")
+        server.accept()[0].close()
+        server.setblocking(False)  # noqa: FBT003
+        with pytest.raises(BlockingIOError):
+            server.accept()

@@ -1,11 +1,13 @@
 """The way to Redis or Valkey: redis://, rediss://, unix://, and Sentinel as redis+sentinel://host:port,host:port/service/db.
 
 Every call that can fail because the broker is away raises redis.exceptions.ConnectionError or TimeoutError; BROKER_AWAY
-names them for callers that can wait. A broker that hangs counts as away after ANSWER_WITHIN (5 s).
+names them for callers that can wait. A broker that hangs counts as away after ANSWER_WITHIN (5 s), asked twice; before
+anything is begun, `check` tells so after CHECK_WITHIN (1.5 s).
 """
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import redis
@@ -31,15 +33,18 @@ BROKER_TROUBLE = redis.exceptions.RedisError
 ANSWER_WITHIN = 5.0
 """Seconds for each answer of a broker that has accepted the connection, and once more. (RQ's workers set their own.)"""
 
+CHECK_WITHIN = 1.5
+"""Seconds for each step of a `check`: somebody waits for it."""
+
 _SENTINEL = "redis+sentinel"
 
 
-def connect(url: str) -> redis.Redis:
+def connect(url: str, *, within: float = ANSWER_WITHIN, retries: int = 1) -> redis.Redis:
     """A client with a pool; it connects on first use. Raises SettingError for a URL that cannot be read."""
-    options = {
-        "socket_connect_timeout": 5,
-        "socket_timeout": ANSWER_WITHIN,
-        "retry": Retry(NoBackoff(), 1),
+    options: dict[str, Any] = {
+        "socket_connect_timeout": within,
+        "socket_timeout": within,
+        "retry": Retry(NoBackoff(), retries),
     }
     try:
         if urlsplit(url).scheme == _SENTINEL:
@@ -56,10 +61,11 @@ def connect(url: str) -> redis.Redis:
         ) from None
 
 
-def check(client: redis.Redis, url: str) -> None:
-    """Raise DependencyUnreachable unless the broker answers a PING."""
+def check(url: str) -> None:
+    """Raise DependencyUnreachable unless the broker answers a PING, SettingError for a URL that cannot be read."""
     try:
-        client.ping()
+        with connect(url, within=CHECK_WITHIN, retries=0) as client:
+            client.ping()
     except (*BROKER_AWAY, redis.exceptions.RedisError) as error:
         raise DependencyUnreachable(
             f"the broker at {masked(url)} does not answer: {error}",
@@ -67,7 +73,7 @@ def check(client: redis.Redis, url: str) -> None:
         ) from error
 
 
-def _through_sentinel(url: str, options: dict[str, object]) -> redis.Redis:
+def _through_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
     parts = urlsplit(url)
     credentials, _, hosts = parts.netloc.rpartition("@")
     nodes = [
@@ -78,6 +84,6 @@ def _through_sentinel(url: str, options: dict[str, object]) -> redis.Redis:
         raise ValueError("the path must name the Sentinel service")
     user, _, password = credentials.partition(":")
     login = {"username": unquote(user) or None, "password": unquote(password) or None} if credentials else {}
-    sentinel = Sentinel(nodes, socket_connect_timeout=5, socket_timeout=ANSWER_WITHIN)  # type: ignore[no-untyped-call]
+    sentinel = Sentinel(nodes, **options)  # type: ignore[no-untyped-call]
     client: redis.Redis = sentinel.master_for(service, db=int(db or 0), **options, **login)  # type: ignore[no-untyped-call]
     return client

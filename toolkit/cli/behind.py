@@ -21,7 +21,7 @@ def strays(seen: Ledger, limit: int) -> list[DeadJob] | None:
     from toolkit.ledger import adoption
 
     try:
-        connection.check(seen.app.broker, seen.app.redis_url)
+        connection.check(seen.app.redis_url)
         found = dead.find(seen.app.broker, seen.app.registry, lambda ids: adoption.known(seen.session, ids))
         return list(islice(found, limit))
     except (ToolkitError, *connection.BROKER_AWAY) as error:

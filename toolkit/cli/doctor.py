@@ -57,7 +57,7 @@ def command(ctx: click.Context, *, repair: bool, drops: tuple[str, ...], yes: bo
     settings = settings_of(ctx)
     with App(settings) as app:
         app.require_schema()
-        check(app.broker, app.redis_url)
+        check(app.redis_url)
         doctor = Doctor(app.brief(), app.broker, app.registry, _now, grace=grace)
         try:
             findings = doctor.diagnose(time.sleep)
