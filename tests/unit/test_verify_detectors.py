@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from toolkit.logscan import moment as moments
 from toolkit.logscan.moment import UnknownZone, begin_of, moment
 from toolkit.logscan.scan import scan
 from toolkit.telemetry import catalog
+from toolkit.verify.adapters.logs import LogFile
 from toolkit.verify.adapters.prometheus import increased
 from toolkit.verify.adapters.sight import judged
 from toolkit.verify.detect import Planted, Sight
@@ -115,3 +117,12 @@ def test_a_log_counts_foreign_key_errors_by_release() -> None:
     report = scan(["".join(told).encode()])
     assert report.fk_errors == {"a_fkey": 4}
     assert report.fk_releases == {"a_fkey": {"r1": 2, "r2": 1, "": 1}}
+
+
+def test_a_log_tells_how_many_errors_it_has_that_nothing_says_whose_they_are(tmp_path: Path) -> None:
+    """PostgreSQL's names no release, and others write to that database, too."""
+    log = tmp_path / "log"
+    line = '2025-10-11 17:16:22.000 UTC [1] 23503 x ERROR:  violates foreign key constraint "{}_fkey"\n'
+    log.write_text("".join(line.format(name) for name in "abb"))
+    found = LogFile(str(log), "server log", frozenset({"a_fkey"})).look("r1", AT, None, NOW, 45.0)
+    assert (found.errors, found.unclaimed) == ({"a_fkey": 1}, 2)

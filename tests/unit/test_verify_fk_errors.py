@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from toolkit.telemetry import catalog
 from toolkit.verify.checks import fk_errors
 from toolkit.verify.detect import Sight, Sighting
 from toolkit.verify.rules import Rules
@@ -51,6 +52,26 @@ def test_of_sources_that_count_differently_the_highest_is_told() -> None:
     """A supervisor counts from its start, Prometheus from the first scrape."""
     judgement = judged(source("ledger", errors=14), source("counters", errors=2))
     assert judgement.said == f"foreign key errors: {FKEY} 14×"
+
+
+@pytest.mark.parametrize("counted", [1, 2])
+def test_an_error_on_a_constraint_that_is_not_the_jobs_own_is_counted_once_by_its_name(counted: int) -> None:
+    """Counters call it `other`."""
+    ledger = Sighting(source="ledger", sight=Sight.SEEN, errors={FKEY: 1, "b_fkey": 2}, planted=1)
+    counters = Sighting(
+        source="counters", sight=Sight.SEEN, errors={FKEY: 1, catalog.OTHER: counted}, planted=1
+    )
+    facts = fk_errors.Facts(59, 598, 300.0, 5.0, (counters, ledger), frozenset({FKEY}))
+    assert fk_errors.judge(facts, Rules()).said == f"foreign key errors: {FKEY} 1×, b_fkey 2×"
+
+
+def test_a_log_that_has_them_and_not_whose_they_are_does_not_disagree() -> None:
+    told = source("ledger", errors=2)
+    assert judged(told, source("server log", unclaimed=2)).notes == (
+        "ledger told of it",
+        "server log has 2 on other constraints, and does not say of which release",
+    )
+    assert "sources disagree: server log did not" in judged(told, source("server log", unclaimed=1)).notes
 
 
 def test_a_regression_waits_for_a_silent_source_only_while_it_may_still_turn_out_to_see() -> None:

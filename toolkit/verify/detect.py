@@ -12,6 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from toolkit.telemetry.draw import duration
+
 
 class Sight(StrEnum):
     """How a detector stands to the planted violation."""
@@ -25,14 +27,16 @@ class Sight(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
     """What a detector says. `errors`: foreign key errors of the release since the window began, planted ones left out, by
-    constraint; `runs`: runs of the release that it knows of (None: it does not count runs). `planted`: the planted violations
-    that it shows. `jobs`, `traces`: examples. `detail`: why it is blind or away, and what to do."""
+    constraint; `runs`: runs of the release that it knows of (None: it does not count runs). `unclaimed`:
+    errors on constraints that are not the job's, which nothing says whose they are. `planted`: the planted violations that it
+    shows. `jobs`, `traces`: examples. `detail`: why it is blind or away, and what to do."""
 
     source: str
     sight: Sight
     errors: dict[str, int]
     planted: int
     runs: int | None = None
+    unclaimed: int = 0
     after: float | None = None
     """Seconds from the planting until it was seen; None when it was not."""
     jobs: tuple[str, ...] = ()
@@ -48,7 +52,7 @@ class Sighting:
     def said(self) -> str:
         """How the source is, for people."""
         if self.sight is Sight.SEEN and self.after is not None:
-            return f"saw the planted error after {self.after:.1f} s"
+            return f"saw the planted error after {duration(self.after)}"
         return f"{self.sight.value}: {self.detail}" if self.detail else self.sight.value
 
 

@@ -67,23 +67,27 @@ class LogFile:
             said = f"{self.path} {error}"
             return Sighting(source=self.source, sight=Sight.BLIND, errors={}, planted=0, detail=said)
         sight, detail = judged(planted, seen=seen.met is not None, now=now, lag=lag)
-        errors = Counter[str]()
+        errors, unclaimed = Counter[str](), 0
         for report in seen.reports:
-            errors += self._errors(report, release)
+            found, nobodys = self._errors(report, release)
+            errors, unclaimed = errors + found, unclaimed + nobodys
         return Sighting(
-            source=self.source, sight=sight, errors=dict(errors),
+            source=self.source, sight=sight, errors=dict(errors), unclaimed=unclaimed,
             planted=sum(report.planted for report in seen.reports),
             after=_after(seen.met, planted, now) if sight is Sight.SEEN else None, detail=detail or seen.note,
         )  # fmt: skip
 
-    def _errors(self, report: Report, release: str) -> Counter[str]:
-        """Real ones of this release, by constraint."""
+    def _errors(self, report: Report, release: str) -> tuple[Counter[str], int]:
+        """Real ones of this release, by constraint; and those that nothing says whose they are."""
         found: Counter[str] = Counter()
+        unclaimed = 0
         for constraint, by_release in report.fk_releases.items():
-            anonymous = not self.constraints or constraint in {*self.constraints, UNNAMED}
             found[constraint] += by_release.get(release, 0)
-            found[constraint] += by_release.get("", 0) if anonymous else 0
-        return +found
+            if not self.constraints or constraint in {*self.constraints, UNNAMED}:
+                found[constraint] += by_release.get("", 0)
+            else:
+                unclaimed += by_release.get("", 0)
+        return +found, unclaimed
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from toolkit.ledger import liveness
 from toolkit.ledger.reading import reading
+from toolkit.telemetry import catalog
 from toolkit.verify import evidence
 from toolkit.verify.check import Check, Phase, Scene
 from toolkit.verify.detect import Sight, Sighting
@@ -22,13 +23,14 @@ from toolkit.verify.verdict import Judgement, Verdict
 @dataclass(frozen=True, slots=True)
 class Facts:
     """`clean`: distinct jobs of the release that reached the write, counted up to `most`; `sightings`: one a detector;
-    `seconds` since the window began, and `planted` since a violation was (None: it was not)."""
+    `seconds` since the window began, and `planted` since a violation was (None: it was not); `constraints`: the job's own."""
 
     clean: int
     most: int
     seconds: float
     planted: float | None
     sightings: Sequence[Sighting]
+    constraints: frozenset[str] = frozenset()
 
 
 def look(scene: Scene) -> Facts:
@@ -42,7 +44,8 @@ def look(scene: Scene) -> Facts:
     with reading(scene.database) as session:
         clean = liveness.clean_jobs(session, target.release, target.since, scene.spec.name, wrote, limit=most)
     planted = (target.now - scene.planted_at).total_seconds() if scene.planted_at else None
-    return Facts(clean, most, (target.now - target.since).total_seconds(), planted, scene.sightings)
+    seconds = (target.now - target.since).total_seconds()
+    return Facts(clean, most, seconds, planted, scene.sightings, scene.spec.constraints)
 
 
 def _judge(facts: Facts, rate: float, rules: Rules) -> Judgement:
@@ -100,18 +103,21 @@ def _regression(
     broken: Sequence[Sighting], facts: Facts, figures: dict[str, Any], *, fresh: bool
 ) -> Judgement:
     """`fresh`: a source that tells of none, and has not seen the planted one yet, may see it soon: then they disagree."""
-    told: dict[str, int] = {}
-    for one in broken:
-        for name, number in one.errors.items():
-            told[name] = max(number, told.get(name, 0))
+    told = _counted(broken, facts.constraints)
     counts = ", ".join(f"{name} {number}×" for name, number in sorted(told.items()))
     jobs = tuple(dict.fromkeys(job for one in broken for job in one.jobs))[:5]
     traces = tuple(dict.fromkeys(trace for one in broken for trace in one.traces))[:5]
-    silent = [one.source for one in facts.sightings if not one.total and one.sight is Sight.SEEN]
+    mute = [one for one in facts.sightings if not one.total and one.sight is Sight.SEEN]
+    silent = [one.source for one in mute if one.unclaimed < sum(told.values())]
     waiting = [one.source for one in facts.sightings if not one.total and one.sight is Sight.NOT_YET]
     notes = [f"{', '.join(one.source for one in broken)} told of it"]
     if silent:
         notes.append(f"sources disagree: {', '.join(silent)} did not")
+    notes += [
+        f"{one.source} has {one.unclaimed} on other constraints, and does not say of which release"
+        for one in mute
+        if one.unclaimed
+    ]
     return Judgement(
         verdict=Verdict.REGRESSION,
         said=f"foreign key errors: {counts}",
@@ -125,6 +131,17 @@ def _regression(
             *(f"toolkit trace {trace}" for trace in traces[:1]),
         ),
     )
+
+
+def _counted(broken: Sequence[Sighting], own: frozenset[str]) -> dict[str, int]:
+    """Errors by constraint, of each source's the highest number. Counters call every constraint but the job's own `other`:
+    of those, one source's are told, and rather by their names."""
+    told: dict[str, int] = {}
+    for one in broken:
+        for name in own & one.errors.keys():
+            told[name] = max(one.errors[name], told.get(name, 0))
+    others = [{name: one.errors[name] for name in one.errors.keys() - own} for one in broken]
+    return told | max(others, key=lambda errors: (sum(errors.values()), catalog.OTHER not in errors))
 
 
 def judge(facts: Facts, rules: Rules) -> Judgement:
