@@ -202,6 +202,32 @@ def test_the_history_is_the_newest_before_the_window_of_whatever_release(session
     assert (nothing.jobs, nothing.kinds) == (0, {})
 
 
+def test_a_release_is_compared_with_the_last_proven_one_that_did_not_regress_afterwards(
+    session: Session,
+) -> None:
+    def verified(release: str, verdict: str, asked: str = "{}") -> None:
+        session.execute(
+            "INSERT INTO toolkit.verification (release, since, asked, who, verdict, finished_at)"
+            " VALUES (%s, now(), %s, 'ann', %s, clock_timestamp())",
+            (release, asked, verdict),
+        )
+
+    def compared() -> str:
+        last = verifications.last_proven(session, other_than="r3")
+        return last.release if last else ""
+
+    verified("r1", "proven")
+    verified("r2", "regression")
+    verified("r2", "proven")
+    assert compared() == "r2"
+    verified("r2", "inconclusive")
+    assert compared() == "r2", "nothing new is known of it"
+    verified("r2", "regression", '{"checks": ["no-foreign-key-errors"]}')
+    assert compared() == "r1"
+    verified("r2", "proven")
+    assert compared() == "r2"
+
+
 def test_each_question_is_answered_by_index(database: Database, session: Session) -> None:
     failed(session)
     ran(session, "lost", error_type="SIGSEGV")

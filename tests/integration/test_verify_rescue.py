@@ -109,6 +109,13 @@ def test_a_release_that_was_marked_again_and_ran_is_a_measured_rollback(database
     assert way.command == "toolkit verify-deploy mark --release r1"
 
 
+def test_the_release_that_ran_before_is_named_although_it_was_never_marked(database: Database) -> None:
+    with database.session() as session:
+        ran(session, ask(session))  # release r1
+        session.execute("UPDATE toolkit.run SET started_at = now() - interval '1 hour'")
+    assert look(database)["roll"].command == "toolkit verify-deploy mark --release r1"
+
+
 @pytest.mark.parametrize(
     "marks",
     [

@@ -101,6 +101,15 @@ def first_run(session: Session, release: str) -> datetime | None:
     return row[0] if row else None
 
 
+def ran_before(session: Session, release: str, since: datetime) -> str:
+    """The other release that ran last before `since`; '' for none."""
+    row: Any = session.execute(
+        "SELECT release FROM toolkit.run WHERE started_at < %s AND release NOT IN ('', %s) ORDER BY started_at DESC LIMIT 1",
+        (since, release),
+    ).fetchone()
+    return row[0] if row else ""
+
+
 # Verifications
 
 _VERIFICATION = (
@@ -154,12 +163,13 @@ def last_whole(session: Session, release: str) -> Verification | None:
 
 
 def last_proven(session: Session, *, other_than: str) -> Verification | None:
-    """The newest verification of another release that ended proven, of whole phases and not of single checks: what this release
-    is compared with."""
+    """The newest verification of another release that ended proven, of whole phases and not of single checks, with no regression
+    of that release after it: what this release is compared with."""
     with session.cursor(row_factory=class_row(Verification)) as cursor:
         return cursor.execute(
-            f"SELECT {_VERIFICATION} FROM toolkit.verification WHERE {_WHOLE} AND verdict = 'proven' AND release <> %s"
-            " ORDER BY finished_at DESC LIMIT 1",
+            f"SELECT {_VERIFICATION} FROM toolkit.verification v WHERE {_WHOLE} AND verdict = 'proven' AND release <> %s"
+            " AND NOT EXISTS (SELECT FROM toolkit.verification w WHERE w.release = v.release AND w.verdict = 'regression'"
+            "  AND w.finished_at > v.finished_at) ORDER BY finished_at DESC LIMIT 1",
             (other_than,),
         ).fetchone()
 

@@ -58,7 +58,9 @@ def look(session: Session, spec: JobSpec, target: Target, *, vercel: bool = Fals
         Facts(
             verification_id=target.verification_id,
             release=target.release,
-            previous=target.previous or next(iter(before), ""),
+            previous=target.previous
+            or next(iter(before), "")
+            or verifications.ran_before(session, target.release, target.since),
             toggle=named,
             standing=toggles.read(session, [named]).get(named) if named else None,
             flips=[
