@@ -11,12 +11,12 @@ import psutil
 from toolkit.app import App
 from toolkit.errors import UsageError
 from toolkit.jobspec import JobSpec
-from toolkit.ledger import toggles, verifications
+from toolkit.ledger import liveness, toggles, verifications
 from toolkit.ledger.database import Database
 from toolkit.ledger.reading import clock, reading
 from toolkit.ledger.verifications import Verification
 from toolkit.rehearse import installed
-from toolkit.rehearse.certificate import held_for
+from toolkit.rehearse.certificate import Held, held_for
 from toolkit.run import Mode
 from toolkit.toggle.plan import Request, plan
 from toolkit.toggle.vercel import Vercel
@@ -54,12 +54,20 @@ def window_of(
     app: App, release: str | None, since: Callable[[datetime], datetime] | None
 ) -> tuple[Window, datetime]:
     """The window to verify, and the database's time. Without a release: the one that was marked last, else TOOLKIT_RELEASE.
-    Raises UsageError for a window that has not begun."""
+    Raises UsageError for a release that nobody has seen, and for a window that has not begun."""
     with reading(app.database) as session:
         now = clock(session)
         marked = verifications.deployments(session)
         chosen = release or (marked[0].release if marked else app.settings.release)
-        found = window(chosen, marked, verifications.first_run(session, chosen), now)
+        first = verifications.first_run(session, chosen)
+        found = window(chosen, marked, first, now)
+        seen = {one.release for one in marked} | {one.release for one in liveness.processes(session)}
+    if release and first is None and release not in seen:
+        known = ", ".join(dict.fromkeys(one.release for one in marked)) or "none"
+        raise UsageError(
+            f"release {release} was never marked, never ran, and no process of it is at work",
+            remedy=f"marked are: {known}; mark it once it is deployed: toolkit verify-deploy mark --release ID",
+        )
     if since is not None:
         found = Window(chosen, since(now), "--since")
     if found.since > now:
@@ -145,7 +153,7 @@ def verifier(app: App, verification: Verification, asked: Asked, what: str) -> V
             settings, app.database, constraints=spec.constraints, server_log=app.server_log, fresh=rules.fresh
         ),
         hosting=_hosting(app),
-        certificate=_certificate(app, verification.release),
+        certificate=certified(app, verification.release),
         runner=f"{app.host}.{os.getpid()}",
         gone=verification.runner if _dead(verification.runner, app.host) else "",
     )
@@ -164,13 +172,27 @@ def _hosting(app: App) -> Callable[[], Hosted] | None:
     return hosted
 
 
-def _certificate(app: App, release: str) -> str:
-    """Whether this release has a certificate of its races, for people; it can be told only of the code that is installed here."""
+def certified(app: App, release: str) -> str:
+    """Whether this release has a certificate of its races, for people, for each rehearsal that is installed; it can be told only
+    of the code that is installed here."""
     if app.settings.release != release:
         return f"unknown here: release {app.settings.release} is installed here"
-    held = held_for(app.settings.certificates, installed.rehearsal())
+    held = {
+        name: held_for(app.settings.certificates, one) for name, one in sorted(installed.rehearsals().items())
+    }
+    said = [
+        f"{name}: {_certified(one, f' --rehearsal {name}')}" if len(held) > 1 else _certified(one)
+        for name, one in held.items()
+    ]
+    unreadable = dict.fromkeys(path.name for one in held.values() for path in one.unreadable)
+    return "; ".join(
+        [*said, *(f"unreadable: {name} (toolkit rehearse verify says why)" for name in unreadable)]
+    )
+
+
+def _certified(held: Held, which: str = "") -> str:
     if held.path is None or not held.same_code:
-        return "no certificate of this code (toolkit rehearse certify)"
+        return f"no certificate of this code (toolkit rehearse certify{which})"
     said = f"{held.scenarios} scenarios, {held.schedules:,} schedules, {held.noticed} of {held.mutants} mutants noticed"
     return f"certified, {said}" if held.holds else f"the certificate DOES NOT HOLD: {said}"
 
