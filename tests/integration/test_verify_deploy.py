@@ -323,3 +323,44 @@ def test_postgresql_away_is_exit_4(yard: Yard) -> None:
     done = yard.type("verify-deploy")
     assert done.code == 4
     assert time.monotonic() - began < 60
+
+
+def test_a_release_that_nobody_has_seen_is_refused_before_anything_is_begun(yard: Yard) -> None:
+    done = yard.type("verify-deploy", "--release", "nosuch")
+    assert done.code == 2
+    assert "nosuch was never marked" in done.err
+    assert scalar(yard.connection, "SELECT count(*) FROM toolkit.verification") == 0
+
+
+@pytest.mark.usefixtures("host")
+def test_a_release_that_is_at_work_needs_no_mark_and_no_run(yard: Yard) -> None:
+    assert yard.verify("--release", NEW, "--check", "deployment-live").code == 0
+
+
+def test_a_mark_that_changes_nothing_says_since_when_the_evidence_counts(yard: Yard) -> None:
+    first = yard.type("verify-deploy", "mark", "--release", NEW)
+    assert "note:" not in first.err
+    at = first.out.split(" at ")[1].strip()
+    for more in ((), ("--at", "2h")):
+        assert (
+            f"its evidence counts from {at}"
+            in yard.type("verify-deploy", "mark", "--release", NEW, *more).err
+        )
+
+
+def test_the_list_says_proven_so_far_and_offers_to_go_on_with_the_newest_only(yard: Yard) -> None:
+    for finished, later in ((None, "{}"), ("now", "{}"), ("now", '{"short-term": "2026-01-01T00:00:00Z"}')):
+        yard.connection.execute(
+            "INSERT INTO toolkit.verification (release, since, asked, who, verdict, finished_at, receipt) VALUES"
+            " (%s, now(), '{}', 'ann', 'proven', %s::timestamptz, jsonb_build_object('later', %s::jsonb))",
+            (NEW, finished, later),
+        )
+    listed = yard.type("verify-deploy", "--list")
+    assert [line.split("\t")[2] for line in listed.out.splitlines()[1:]] == [
+        "proven so far",
+        "proven",
+        "proven",
+    ]
+    assert "next:" not in listed.err
+    yard.connection.execute("DELETE FROM toolkit.verification WHERE finished_at IS NOT NULL")
+    assert "next: toolkit verify-deploy --resume 1\n" in yard.type("verify-deploy", "--list").err

@@ -14,12 +14,21 @@ import pytest
 
 from toolkit.jobspec import OrderSeen
 from toolkit.ledger.evidence import Attempt, ErrorKind, History
+from toolkit.ledger.liveness import Account
 from toolkit.ledger.verifications import Attestation, PlacedOrder
 from toolkit.telemetry import catalog
 from toolkit.telemetry.otlp import SpanRow
 from toolkit.verify import looks
 from toolkit.verify.check import Check
-from toolkit.verify.checks import end_to_end, new_errors, performance, satisfaction, skips, success_rate
+from toolkit.verify.checks import (
+    end_to_end,
+    new_errors,
+    performance,
+    queue_processing,
+    satisfaction,
+    skips,
+    success_rate,
+)
 from toolkit.verify.evidence import Pace
 from toolkit.verify.rules import Rules
 from toolkit.verify.verdict import Judgement, Verdict
@@ -197,8 +206,18 @@ def test_an_order_that_went_all_the_way_in_one_trace_is_proven() -> None:
     judgement = went()
     assert judgement.verdict is Verdict.PROVEN
     assert judgement.said == (
-        "a test order went through in 12.0 s: workflow 0.5 s, 3 of 3 served, one review session, one trace of 3 spans"
+        "a test order went through in 12.00 s: workflow 500 ms, 3 of 3 served, one review session, one trace of 3 spans"
     )
+
+
+def test_a_quick_probe_and_a_quick_order_take_no_zero_seconds() -> None:
+    quick: dict[str, Any] = {"placed_at": NOW - timedelta(milliseconds=36), "done_at": NOW}
+    assert "went through in 36 ms: workflow 5.0 ms" in went(order=quick, seen={"workflow": 0.005}).said
+    facts = queue_processing.Facts(
+        now=NOW, marked=NOW, release="r2", account=Account(1, 1, 0, 0, 0, 0, 0, 0), nowhere=(), oldest=0.0,
+        probe=dataclasses.replace(ORDER, **quick), moved=1, workers=1,
+    )  # fmt: skip
+    assert queue_processing.judge(facts, RULES).said.startswith("a probe went through in 36 ms;")
 
 
 def test_an_order_done_inline_proves_it_too_and_that_is_said() -> None:

@@ -50,6 +50,15 @@ def hostile() -> Receipt:
     )
 
 
+@pytest.mark.parametrize(
+    ("broken", "said"), [(1, "a: x"), (2, "a: x; and 1 more check"), (4, "a: x; and 3 more checks")]
+)
+def test_the_reason_counts_the_other_checks_as_checks(broken: int, said: str) -> None:
+    """`still at work: …; and 3 more` would read like processes."""
+    found = tuple(finding(name, "immediate", Verdict.REGRESSION, "x") for name in "abcd"[:broken])
+    assert words.why(but(receipts.regression(), findings=found)) == said
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("verdict", Verdict)
 def test_every_format_says_the_verdict_the_release_and_what_each_check_found(

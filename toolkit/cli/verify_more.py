@@ -23,6 +23,7 @@ def mark(ctx: click.Context, *, release: str, at: Since | None, note: str, as_js
     """
     from toolkit.ledger import audit, verifications
     from toolkit.ledger.reading import clock
+    from toolkit.verify.window import window
 
     with App(settings_of(ctx)) as app:
         app.require_schema()
@@ -35,6 +36,7 @@ def mark(ctx: click.Context, *, release: str, at: Since | None, note: str, as_js
                     remedy="mark it once it is deployed",
                 )
             marked = verifications.mark(session, release, who=app.settings.operator, note=note, at=when)
+            found = window(release, verifications.deployments(session), None, now)
             audit.write(
                 session, who=marked.who, action="deployment", subject=release, reason=note or "marked"
             )
@@ -42,6 +44,11 @@ def mark(ctx: click.Context, *, release: str, at: Since | None, note: str, as_js
         render.as_json(marked)
     else:
         click.echo(f"release {marked.release} is marked as deployed at {marked.at:%Y-%m-%d %H:%M:%S} UTC")
+        if found.since != marked.at:
+            render.say(
+                f"note: it was marked before, and its evidence counts from {found.since:%Y-%m-%d %H:%M:%S} UTC all the same;"
+                " from another time: toolkit verify-deploy --since TIME"
+            )
         render.next_steps("toolkit verify-deploy", "toolkit verify-deploy --top-up")
     return 0
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 
 from toolkit.app import App
 from toolkit.cli import render
 
 if TYPE_CHECKING:
+    from toolkit.ledger.verifications import Verification
     from toolkit.verify.asked import Asked
     from toolkit.verify.verdict import Receipt
     from toolkit.verify.window import Window
@@ -68,7 +70,7 @@ def listed(app: App, *, as_json: bool) -> int:
         (
             one.verification_id,
             one.release,
-            one.verdict,
+            _verdict(one),
             f"{one.started_at:%Y-%m-%d %H:%M:%S} UTC",
             one.who,
             one.runner or "-",
@@ -76,10 +78,16 @@ def listed(app: App, *, as_json: bool) -> int:
         for one in found
     ]
     render.table(("id", "release", "verdict", "started", "who", "run by"), rows)
-    open_ones = [one for one in found if one.finished_at is None and not one.runner]
-    if open_ones:
-        render.next_steps(f"toolkit verify-deploy --resume {open_ones[0].verification_id}")
+    newest = found[0]
+    if newest.finished_at is None and not newest.runner:
+        render.next_steps(f"toolkit verify-deploy --resume {newest.verification_id}")
     return 0
+
+
+def _verdict(one: Verification) -> str:
+    """`proven so far` where a later phase was still to come, as its report said."""
+    later = one.verdict == "proven" and one.receipt and msgspec.json.decode(one.receipt).get("later")
+    return f"{one.verdict} so far" if later else one.verdict
 
 
 def dry_run(app: App, begun: Window, asked: Asked, *, as_json: bool) -> int:

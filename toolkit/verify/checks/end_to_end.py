@@ -21,6 +21,7 @@ from toolkit.ledger.evidence import Attempt
 from toolkit.ledger.reading import reading
 from toolkit.run import Mode, Outcome
 from toolkit.telemetry import catalog
+from toolkit.telemetry.draw import duration
 from toolkit.verify.check import Check, Phase, Scene
 from toolkit.verify.rules import Rules
 from toolkit.verify.verdict import Judgement, Verdict
@@ -132,7 +133,7 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
         return _judgement(facts, verdict, "; ".join(unknown), soon=fresh)
     assert facts.seen is not None  # noqa: S101  _unseen told
     said = (
-        f"a test order went through in {facts.age:.1f} s: workflow {facts.seen.workflow or 0:.1f} s,"
+        f"a test order went through in {duration(facts.age)}: workflow {duration(facts.seen.workflow or 0)},"
         f" {facts.seen.served} of {facts.seen.asked} served, one review session, one trace of {len(facts.spans)} spans"
     )
     inline = ("done inline: asynchronous processing is off",) if order.mode == Mode.SYNC else ()

@@ -16,6 +16,7 @@ from toolkit.ledger.liveness import Account
 from toolkit.ledger.reading import reading
 from toolkit.ledger.verifications import PlacedOrder
 from toolkit.run import Outcome
+from toolkit.telemetry.draw import duration
 from toolkit.verify.check import ROLLING, Check, Phase, Scene
 from toolkit.verify.rules import Rules
 from toolkit.verify.verdict import Judgement, Verdict
@@ -159,9 +160,12 @@ def _done(probe: PlacedOrder | None) -> bool:
 
 def _arrived(facts: Facts, probe: PlacedOrder, took: float) -> tuple[Verdict, str]:
     if probe.outcome != Outcome.PROCESSED:
-        return Verdict.REGRESSION, f"the probe ended {probe.outcome} ({probe.reason}) after {took:.1f} s"
+        return Verdict.REGRESSION, f"the probe ended {probe.outcome} ({probe.reason}) after {duration(took)}"
     if probe.mode == "sync":
-        return Verdict.PROVEN, f"a probe went through in {took:.1f} s, inline: asynchronous processing is off"
+        return (
+            Verdict.PROVEN,
+            f"a probe went through in {duration(took)}, inline: asynchronous processing is off",
+        )
     if probe.release != facts.release:
         # A rolling deployment: whoever watches sends another probe.
         rolling = facts.now - facts.marked < ROLLING
@@ -169,7 +173,7 @@ def _arrived(facts: Facts, probe: PlacedOrder, took: float) -> tuple[Verdict, st
             Verdict.PENDING if rolling else Verdict.REGRESSION,
             f"the probe was done by release {probe.release}",
         )
-    return Verdict.PROVEN, f"a probe went through in {took:.1f} s"
+    return Verdict.PROVEN, f"a probe went through in {duration(took)}"
 
 
 CHECK = Check(

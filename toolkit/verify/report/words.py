@@ -85,7 +85,8 @@ def why(receipt: Receipt) -> str:
         return f"{len(deciding)} of {len(receipt.findings)} checks proven"
     if not deciding:
         return "no check has said anything"
-    more = f"; and {len(deciding) - 1} more" if len(deciding) > 1 else ""
+    others = len(deciding) - 1
+    more = f"; and {others} more check{'s' if others > 1 else ''}" if others else ""
     return f"{deciding[0].check}: {deciding[0].judgement.said}{more}"
 
 
