@@ -170,6 +170,9 @@ def test_a_certificate_that_does_not_hold_or_is_another_rehearsals_proves_nothin
     ("old", "new", "line", "says"),
     [
         ("at: 17:02:05", "at: 17:02", 17, "Expected a time of day, HH:MM:SS$"),
+        ("date: 2025-10-11", "date: 11.10.2025", 4, "Expected a date, YYYY-MM-DD$"),
+        ("date: 2025-10-11", "date: 2025-02-30", 4, "there is no 2025-02-30"),
+        ('sqlstate: "23503"', "sqlstate: fk", 10, "Expected an SQLSTATE: five digits and capitals$"),
         ("do: enqueue", "do: ring", 19, "'ring' is no verb"),
         ("say: Workflow completes", "says: Workflow completes", 23, "unknown field `says`"),
         ("at: 17:02:10", "at: 17:01:10", 20, "earlier"),

@@ -105,6 +105,10 @@ def read(path: Path) -> tuple[Incident, yaml.Node]:
 
 def check(path: Path, node: yaml.Node, incident: Incident, chosen: Rehearsal) -> None:
     """What the schema cannot say: known words, and times that go forward. Raises InputFileError."""
+    try:
+        date.fromisoformat(incident.date)
+    except ValueError as error:
+        raise refusal(path, node, ["date"], f"there is no {incident.date}: {error}") from error
     cast = chosen.cast
     for field in ("then", "now"):
         if getattr(incident, field) not in cast.bodies:
