@@ -218,16 +218,22 @@ def _ledger(ledger: Summary | None) -> list[Finding]:
             Finding(f"{ledger.silent:,} {_plural(ledger.silent, 'run is', 'runs are')} past the lease: the host is gone and no "
                     "supervisor has closed them", "toolkit worker")
         )  # fmt: skip
+    left = ledger.unresolved
+    since = (
+        f"{left:,} {_plural(left, 'job is', 'jobs are')} unresolved"
+        if left
+        else "all their jobs are resolved"
+    )
+    following = "toolkit jobs failed --since 1h"
     if lost := ledger.runs["lost"]:
         found.append(
             Finding(
-                f"{lost:,} {_plural(lost, 'run was', 'runs were')} lost in the last hour",
-                "toolkit jobs failed --since 1h",
+                f"{lost:,} {_plural(lost, 'run was', 'runs were')} lost in the last hour; {since}", following
             )
         )
     if failed := ledger.runs["failed"]:
-        what = f"{failed:,} {_plural(failed, 'run', 'runs')} failed in the last hour"
-        found.append(Finding(what, "toolkit jobs failed --since 1h", wrong=False))
+        what = f"{failed:,} {_plural(failed, 'run', 'runs')} failed in the last hour; {since}"
+        found.append(Finding(what, following, wrong=False))
     return found
 
 

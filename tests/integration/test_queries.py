@@ -187,11 +187,22 @@ def test_the_summary_counts_what_is_open_and_what_ran(database: Database, sessio
     with looking(database) as reader:
         seen = queries.summary(reader, DAY)
     assert seen.runs == {"processed": 1, "skipped": 1, "failed": 2, "lost": 3, "running": 1}
-    assert (seen.unpushed, seen.running, seen.silent, seen.retries) == (1, 1, 1, 1)
+    assert (seen.unpushed, seen.running, seen.silent, seen.retries, seen.unresolved) == (1, 1, 1, 1, 3)
     assert seen.due == 2, f"the one that waits, and {inline}, asked inline and not begun"
     assert seen.unpushed_age > 0
     assert seen.next_retry is not None
     assert seen.next_retry > datetime.now(UTC)
+
+
+def test_a_failed_job_that_ended_well_or_is_gone_is_resolved(database: Database, session: Session) -> None:
+    made = in_each_state(session)
+    found_gone(session, made["failed"])
+    session.execute(
+        "UPDATE toolkit.intent SET due_at = clock_timestamp() WHERE job_id = %s", (made["again"],)
+    )
+    ran(session, made["again"])
+    with looking(database) as reader:
+        assert queries.summary(reader, DAY).unresolved == 1, "the lost one is left"
 
 
 def test_an_empty_ledger_has_a_summary_of_zeros(database: Database) -> None:

@@ -19,7 +19,7 @@ LOOK = "ps -o pid,ppid,stat,etime,args -p 42"
 QUEUE = QueueView("images", 0, 0, 0, 0, 0, 0, 0, 0.0)
 QUIET = Summary(
     since=datetime(2025, 10, 11, tzinfo=UTC), unpushed=0, unpushed_age=0.0, due=0, due_age=0.0, running=0, silent=0, retries=0,
-    next_retry=None, runs={"processed": 5, "skipped": 1, "failed": 0, "lost": 0, "running": 0},
+    next_retry=None, unresolved=0, runs={"processed": 5, "skipped": 1, "failed": 0, "lost": 0, "running": 0},
 )  # fmt: skip
 FINE = Status(
     release="r1", postgres=SERVER, broker=dataclasses.replace(SERVER, name="the broker", source="embedded"),
@@ -136,3 +136,11 @@ def test_dead_workers_that_were_replaced_are_for_the_doctor() -> None:
 def test_what_is_wrong_stands_before_what_is_only_worth_knowing() -> None:
     found = judge(with_(workers=(), ledger=dataclasses.replace(QUIET, silent=1)))
     assert [finding.wrong for finding in found] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("unresolved", "words"), [(0, "all their jobs are resolved"), (1, "1 job is unresolved"), (2, "2 jobs are unresolved")]
+)  # fmt: skip
+def test_failed_runs_come_with_the_jobs_that_still_need_somebody(unresolved: int, words: str) -> None:
+    (found,) = judge(ledger(runs=QUIET.runs | {"failed": 9}, unresolved=unresolved))
+    assert words in found.what

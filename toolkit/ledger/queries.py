@@ -82,18 +82,22 @@ FROM toolkit.run r JOIN toolkit.intent i USING (job_id) LEFT JOIN (SELECT DISTIN
 WHERE r.outcome IN ('failed', 'lost') AND r.started_at >= %s AND r.job_name <> %s
 GROUP BY 1, 2, 3, 4, 5, 6, 7) kind ORDER BY open + given_up = 0, runs DESC, last_seen DESC LIMIT %s"""
 
-_NOW = """
+_NOW: Final = f"""
 SELECT now() - %s,
-    unpushed.jobs, unpushed.age, due.jobs, due.age, due.retries, due.next_retry, held.running, held.silent
+    unpushed.jobs, unpushed.age, due.jobs, due.age, due.retries, due.next_retry, held.running, held.silent, bad.unresolved
 FROM (SELECT count(*) FILTER (WHERE i.due_at <= now()) AS jobs,
              extract(epoch FROM now() - min(i.due_at) FILTER (WHERE i.due_at <= now()))::float8 AS age,
              count(*) FILTER (WHERE i.due_at > now()) AS retries,
              min(i.due_at) FILTER (WHERE i.due_at > now()) AS next_retry
-        FROM toolkit.intent i WHERE {waiting}) due,
+        FROM toolkit.intent i WHERE {{waiting}}) due,
      (SELECT count(*) AS jobs, extract(epoch FROM now() - min(due_at))::float8 AS age FROM toolkit.intent
        WHERE pushed_at IS NULL AND done_at IS NULL AND mode = 'async' AND job_name <> ALL (toolkit.held_jobs())) unpushed,
      (SELECT count(*) AS running, count(*) FILTER (WHERE lease_until < now()) AS silent
-        FROM toolkit.run WHERE outcome IS NULL) held"""
+        FROM toolkit.run WHERE outcome IS NULL) held,
+     (SELECT count(DISTINCT r.job_id) AS unresolved FROM toolkit.run r JOIN toolkit.intent i USING (job_id)
+       WHERE r.outcome IN ('failed', 'lost') AND r.started_at >= now() - %s AND r.job_name <> '{CONTROL}'
+         AND (i.done_at IS NULL OR i.outcome IN ('failed', 'lost'))
+         AND NOT EXISTS (SELECT FROM ({FOUND_GONE}) gone WHERE gone.job_id = r.job_id)) bad"""
 
 
 def list_jobs(session: Session, filters: Filters) -> list[JobLine]:
@@ -181,9 +185,10 @@ def count_runs(session: Session, since: datetime) -> dict[str, int]:
 def summary(session: Session, window: timedelta) -> Summary:
     """The ledger now, and its runs of the last `window`."""
     query = sql.SQL(_NOW).format(waiting=sql.SQL(_CONDITIONS[WAITING]))
-    row: Any = session.execute(query, (window,)).fetchone()
-    since, unpushed, unpushed_age, due, due_age, retries, next_retry, running, silent = row
+    row: Any = session.execute(query, (window, window)).fetchone()
+    since, unpushed, unpushed_age, due, due_age, retries, next_retry, running, silent, unresolved = row
     return Summary(
         since=since, runs=count_runs(session, since), unpushed=unpushed, unpushed_age=max(0.0, unpushed_age or 0.0),
         due=due, due_age=max(0.0, due_age or 0.0), running=running, silent=silent, retries=retries, next_retry=next_retry,
+        unresolved=unresolved,
     )  # fmt: skip

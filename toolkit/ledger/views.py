@@ -150,7 +150,8 @@ class FailedGroup:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """The ledger at a glance. `runs`: those that began since `since`, by outcome, all outcomes present, and `running`.
-    Ages in seconds, 0.0 for none. `silent`: running past their lease, so their host is gone and no supervisor has seen it."""
+    Ages in seconds, 0.0 for none. `silent`: running past their lease, so their host is gone and no supervisor has seen it;
+    `unresolved`: jobs with a failed or lost one among those runs that have not come to a good end since."""
 
     since: datetime
     runs: dict[str, int]
@@ -162,3 +163,4 @@ class Summary:
     silent: int
     retries: int
     next_retry: datetime | None
+    unresolved: int
