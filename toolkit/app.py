@@ -70,6 +70,10 @@ class App:
 
         return dataclasses.replace(Registry.named(self.settings.jobs), own={control.SPEC.name: control.SPEC})
 
+    def unread_settings(self) -> dict[str, str]:
+        """Misspelt variables, each with the one that was meant. Raises SettingError for a job's setting that cannot be used."""
+        return self.settings.unread(spec.settings for spec in self.registry if spec.settings)
+
     @cached_property
     def database_url(self) -> str:
         """DATABASE_URL, or the embedded PostgreSQL's. Raises DependencyUnreachable when there is neither, SettingError for a

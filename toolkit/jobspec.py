@@ -192,6 +192,9 @@ class JobSpec:
     """None: its failed jobs cannot be captured."""
     verify: VerifyHooks | None = None
     """None: `verify-deploy` has nothing to try it with."""
+    settings: Callable[[Settings], object] | None = None
+    """Reads all settings that the job has of its own, by `Settings.section`; raises SettingError. `status` and a worker that
+    starts ask it, so that a mistake there does not wait for the first job."""
     grants: str = ""
     """SQL that gives the worker role what the body needs; run by `toolkit init` when it may."""
 

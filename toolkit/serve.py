@@ -27,6 +27,8 @@ from toolkit.verify.gauge import VerdictGauge
 
 def supervise(app: App, processes: int) -> int:
     """Run the supervisor of this host until SIGTERM or SIGINT; a second one ends the workers. Returns 0."""
+    for variable, meant in app.unread_settings().items():
+        catalog.emit(app.log, catalog.SETTING_UNREAD, variable=variable, meant=meant)
     app.require_schema()
     connection.check(app.redis_url)
     _remember_last_success(app)

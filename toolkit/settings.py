@@ -11,8 +11,9 @@ import getpass
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -125,6 +126,19 @@ def setting(
     if callable(default):
         return field(default_factory=default, metadata=about)
     return field(default=default, metadata=about)
+
+
+class _Noting(dict[str, str]):
+    """Settings of jobs that note which of them is asked for."""
+
+    def __init__(self, sections: Mapping[str, str]) -> None:
+        super().__init__(sections)
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """As a dictionary's."""
+        self.asked.add(key)
+        return super().get(key, default)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,6 +338,20 @@ class Settings:
             return parse(text)
         except ValueError as error:
             raise SettingError(f"{key}={text!r} cannot be used", remedy=str(error)) from error
+
+    def unread(self, readers: Iterable[Callable[[Settings], object]]) -> dict[str, str]:
+        """Variables that neither the toolkit nor any of the jobs' `readers` asks for, though their name is near to one that is:
+        the variable and the one that was meant. Raises SettingError for a job's setting that cannot be used."""
+        noting = _Noting(self.sections)
+        asking = dataclasses.replace(self, sections=noting)
+        for read in readers:
+            read(asking)
+        known = noting.asked | {item.metadata.get("variable", "") for item in dataclasses.fields(self)}
+        return {
+            variable: near[0]
+            for variable in sorted(self.sections.keys() - known)
+            if (near := get_close_matches(variable, known, n=1, cutoff=0.9))
+        }
 
     def for_child(self, *, database_url: str, redis_url: str) -> dict[str, str]:
         """The environment of a worker process: this one's, with the servers that were found."""

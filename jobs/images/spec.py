@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
     from jobs.images.job import ImageResources
+    from jobs.images.settings import ImageSettings
     from toolkit.settings import Settings
 
 GRANTS = """
@@ -33,6 +34,13 @@ GRANT SELECT ON "Merchant", "PurchaseOrder", "POLineItem", "ProductDraft", "Prod
 """
 
 
+def own_settings(settings: Settings) -> ImageSettings:
+    """TOOLKIT_IMAGES_… Raises SettingError."""
+    from jobs.images.settings import ImageSettings
+
+    return ImageSettings.from_settings(settings)
+
+
 @contextmanager
 def resources(settings: Settings, tracer: Tracer) -> Iterator[ImageResources]:
     """The search and its threads, for the life of a process."""
@@ -42,9 +50,8 @@ def resources(settings: Settings, tracer: Tracer) -> Iterator[ImageResources]:
     from jobs.images.search.client import WebClient
     from jobs.images.search.product_page import ProductPage
     from jobs.images.search.sample import Sampled
-    from jobs.images.settings import ImageSettings
 
-    chosen = ImageSettings.from_settings(settings)
+    chosen = own_settings(settings)
     with WebClient(chosen, release=settings.release, tracer=tracer) as web:
         search = Sampled((ProductPage(web, chosen),), chosen.test_page)
         pool = ThreadPoolExecutor(chosen.search_concurrency, thread_name_prefix="search")
@@ -103,5 +110,6 @@ SPEC = JobSpec(
         # thirds of what was promised. The timeout, 180 s, would promise it all to the run.
         budget=60.0,
     ),
+    settings=own_settings,
     grants=GRANTS,
 )

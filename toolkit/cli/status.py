@@ -34,8 +34,11 @@ def command(ctx: click.Context, *, all_settings: bool, as_json: bool) -> int:
 
     settings = settings_of(ctx)
     with App(settings) as app:
+        misspelt = app.unread_settings()
         seen = look(app)
         switches = [_switch(app, name, seen) for name in app.registry.toggles]
+    for variable, meant in misspelt.items():
+        render.say(f"warning: nothing reads {variable}: is {meant} meant?")
     findings = judge(seen)
     code = exit_code(seen, findings)
     if as_json:

@@ -235,6 +235,7 @@ JOB_REFUSED = LogEvent("job.refused", "❌ {job_name} refused: {error_message}",
 SUPERVISOR_STARTED = LogEvent("supervisor.started", "🚀 {processes} worker processes on {queues}")
 SUPERVISOR_STOPPING = LogEvent("supervisor.stopping", "🛑 stopping on {signal}, running jobs finish first")
 SUPERVISOR_STOPPED = LogEvent("supervisor.stopped", "👋 stopped")
+SETTING_UNREAD = LogEvent("setting.unread", "⚠️  nothing reads {variable}: is {meant} meant?", "warning")
 METRICS_SERVED = LogEvent("metrics.served", "📈 metrics at {url}")
 WORKER_STARTED = LogEvent("worker.started", "👷 worker {worker} ready (pid {pid})")
 WORKER_DIED = LogEvent("worker.died", "💥 worker {worker} (pid {pid}) died: {error_type}; replaced", "error")
