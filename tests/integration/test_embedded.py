@@ -243,7 +243,9 @@ def test_a_server_that_is_held_is_told_and_stops_cleanly(home: Path, name: str, 
             with pytest.raises(DependencyUnreachable, match=f"{name} does not answer.*{server.pid}") as told:
                 ask()
             assert told.value.remedy == f"let it go on: kill -CONT {server.pid}"
-    assert servers.down(home) == ["valkey", "postgres"]
+    done = CliRunner(env={"TOOLKIT_HOME": str(home)}).invoke(cli, ["down"])
+    assert done.stdout == "valkey stopped\npostgres stopped\n"
+    assert f"a SIGSTOP holds its process {server.pid}; its end may take" in done.stderr
     assert last_words in state.log_since(server.log, before)
 
 

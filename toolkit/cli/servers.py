@@ -53,8 +53,11 @@ def down() -> None:
     from toolkit.embedded import servers
 
     settings = Settings.from_env()
-    broker = servers.find(settings.home).valkey
-    waiting = _workers(settings, broker.url) if broker else 0
+    found = servers.find(settings.home)
+    waiting = _workers(settings, found.valkey.url) if found.valkey else 0
+    for name in ("valkey", "postgres"):
+        if getattr(found, name) is None and (silent := servers.silent(settings.home, name)):
+            render.say(f"note: {silent}; its end may take 45 s")
     stopped = servers.down(settings.home)
     for name in stopped:
         click.echo(f"{name} stopped")
