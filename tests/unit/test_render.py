@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from toolkit.cli import render, words
+from toolkit.cli import render
 from toolkit.cli.replay_call import Call
 from toolkit.cli.replay_ending import next_steps
 from toolkit.ledger.replay_views import Landed
@@ -18,7 +18,7 @@ def test_a_row_in_a_pipe_is_one_line_whatever_is_in_its_cells(capsys: pytest.Cap
 
 @pytest.mark.parametrize(("count", "told"), [(0, "0 jobs"), (1, "1 job"), (1200, "1,200 jobs")])
 def test_one_is_one(count: int, told: str) -> None:
-    assert words.number(count, "job") == told
+    assert render.many(count, "job") == told
 
 
 @pytest.mark.parametrize(("failed", "told"), [(3, False), (4, True), (13, True)])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from toolkit.cli import render, words
+from toolkit.cli import render
 from toolkit.cli.options import ledger
 from toolkit.errors import Refused, ToolkitError
 
@@ -47,8 +47,8 @@ def command(ctx: click.Context, *, name: str, output: Path, raw: bool, force: bo
         raise ToolkitError(f"cannot write {output}: {error.strerror}", remedy="give another -o") from error
     rows = sum(len(table.rows) for table in case.tables)
     render.say(
-        f"{output}: {case.error.outcome}: {case.error.reason}, {words.number(rows, 'row')}, "
-        f"{words.number(len(case.answers), 'answer')}"
+        f"{output}: {case.error.outcome}: {case.error.reason}, {render.many(rows, 'row')}, "
+        f"{render.many(len(case.answers), 'answer')}"
     )
     for note in case.notes:
         render.say(f"note: {note}")

@@ -117,7 +117,7 @@ def _drop(app: App, doctor: Doctor, findings: Sequence[Finding], ids: Sequence[s
     if as_json:
         render.as_json({"dropped": wanted, "left": left})
     else:
-        render.say(f"dropped {words.number(len(wanted), 'job')}")
+        render.say(f"dropped {render.many(len(wanted), 'job')}")
         _show(left, as_json=False)
     return 1 if left else 0
 

@@ -233,11 +233,11 @@ def _show_failed(groups: Sequence[FailedGroup], counted: Mapping[str, int], sinc
     began = sum(counted.values())
     _failed_table(groups, now)
     if not groups:
-        render.say(f"nothing failed {since}; {words.number(began, 'run')} began")
+        render.say(f"nothing failed {since}; {render.many(began, 'run')} began")
         return
     bad = counted["failed"] + counted["lost"]
     render.say(
-        f"{bad:,} of {words.number(began, 'run')} failed or {'was' if bad == 1 else 'were'} lost {since}"
+        f"{bad:,} of {render.many(began, 'run')} failed or {'was' if bad == 1 else 'were'} lost {since}"
     )
     first = groups[0]
     if first.example_message:

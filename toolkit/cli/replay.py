@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from toolkit.app import App
-from toolkit.cli import render, words
+from toolkit.cli import render
 from toolkit.cli import replay_screen as screen
 from toolkit.cli import replay_which as which
 from toolkit.cli.options import SINCE, json_option, refuse_beside, settings_of
@@ -146,7 +146,7 @@ def _new(app: App, call: Call) -> int:
         return DONE
     if not runs:
         return nothing(call, plan, items)
-    question = f"Replay {words.number(runs, 'job')}?"
+    question = f"Replay {render.many(runs, 'job')}?"
     if not (plan.named or call.yes) and not click.confirm(question, err=True):
         render.say("nothing was moved; the plan is kept")
         render.next_steps(execute(plan, ""))

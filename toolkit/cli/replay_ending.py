@@ -80,9 +80,7 @@ def next_steps(call: Call, plan: Plan, ended: Ended, seen: Landed | None) -> Non
         render.say("interrupted; every job is either asked again or as it was")
         render.next_steps(f"toolkit replay --resume {plan.hash}{limits}")
     elif ended.remainder is not None:
-        render.say(
-            f"what is left is plan {ended.remainder.hash}: {words.number(ended.remainder.jobs, 'job')}"
-        )
+        render.say(f"what is left is plan {ended.remainder.hash}: {render.many(ended.remainder.jobs, 'job')}")
         render.next_steps("toolkit jobs failed", f"toolkit replay --execute {ended.remainder.hash}{limits}")
     elif seen is not None and seen.bad:
         if call.max_failures is not None and seen.bad >= call.max_failures:

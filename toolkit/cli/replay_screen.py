@@ -46,7 +46,7 @@ def ended(frozen: Plan, how: Ended, told: Told, planned: int) -> None:
     """What carrying the plan out came to."""
     from toolkit.replay.execute import attempted
 
-    click.echo(f"{told.moved:,} of {words.number(planned, 'job')} asked again")
+    click.echo(f"{told.moved:,} of {render.many(planned, 'job')} asked again")
     if left := counted(
         {name: many for name, many in frozen.verdicts.items() if name not in attempted(frozen)}
     ):

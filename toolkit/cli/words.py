@@ -71,11 +71,6 @@ def meaning(view: JobView, now: datetime) -> str:
     return ""
 
 
-def number(count: int, noun: str) -> str:
-    """`1 job`, `1,200 jobs`: for nouns with a plural in -s."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def counts(found: Mapping[str, int]) -> str:
     """The counts that are not 0."""
     return ", ".join(f"{name} {count}" for name, count in found.items() if count)
