@@ -76,7 +76,9 @@ def read(path: Path) -> tuple[Incident, yaml.Node]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise InputFileError(f"{path} cannot be read: {why}", remedy="give a YAML file in UTF-8") from error
+        raise InputFileError(
+            f"{path} cannot be read: {why}", remedy="give a file that exists, YAML in UTF-8"
+        ) from error
     try:
         node = yaml.compose(text, yaml.BaseLoader)
         plain = yaml.load(text, yaml.BaseLoader)  # noqa: S506  BaseLoader builds text, lists and mappings only
