@@ -43,6 +43,7 @@ def test_a_url_that_cannot_be_used_is_told_without_its_password(url: str, told: 
         ("postgresql://u:s3c@r/e t@h/db", "postgresql://u:***@h/db"),
         ("postgresql://u@h:5432/db", "postgresql://u@h:5432/db"),
         ("redis://:s3cret@h:6379/0", "redis://:***@h:6379/0"),
+        ("redis://me@corp:s3cret@h:6379/0", "redis://me@corp:***@h:6379/0"),
         ("host=h password=s3cret", "***"),
     ],
 )

@@ -92,9 +92,8 @@ def start(home: Path, options: Mapping[str, str], tell: Callable[[str], object])
     if not data.exists():
         _initialise(place, identity.password, bin_folder)
     ready = partial(await_ready, lambda: find(home), tell, name=NAME, log=log, offset=offset)
-    if process := _postmaster(
-        data
-    ):  # alive, though not ready a moment ago: somebody's `up` was killed meanwhile
+    if process := _postmaster(data):
+        # Alive, though not ready a moment ago: somebody's `up` was killed meanwhile, or it is held.
         return ready(pid=process.pid)
     _clear_remains(place)
     for _ in range(_TRIES):
