@@ -13,9 +13,10 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from toolkit.telemetry.waterfall import Row, Trace
+if TYPE_CHECKING:
+    from toolkit.telemetry.waterfall import Row, Trace
 
 STYLES: Final = ("title", "tree", "name", "bar", "wait", "error", "warning", "ok", "time", "detail", "link")
 LONG_WAIT = 0.4
