@@ -21,7 +21,7 @@ from jobs.images.words import TOGGLE
 from jobs.importer import import_file
 from toolkit.app import App
 from toolkit.errors import ToolkitError
-from toolkit.ledger.database import UNREACHABLE
+from toolkit.ledger.trouble import UNREACHABLE
 from toolkit.settings import Settings
 from toolkit.toggle.decide import Known, decide
 from toolkit.toggle.switch import Switch

@@ -26,7 +26,8 @@ from toolkit.broker.connection import BROKER_TROUBLE
 from toolkit.broker.reconcile import Reconciler
 from toolkit.errors import DependencyUnreachable
 from toolkit.ledger import intents, runs, traces
-from toolkit.ledger.database import TROUBLE, Database
+from toolkit.ledger.database import Database
+from toolkit.ledger.trouble import TROUBLE
 from toolkit.telemetry import catalog
 from toolkit.telemetry.logs import Log
 from toolkit.telemetry.metrics import Metrics

@@ -32,7 +32,7 @@ from toolkit.errors import DependencyUnreachable, NotFound, ToolkitError
 from toolkit.failures import said
 from toolkit.jobspec import CONTROL
 from toolkit.ledger import intents
-from toolkit.ledger.database import UNREACHABLE
+from toolkit.ledger.trouble import UNREACHABLE
 from toolkit.perform import Performed, Performer
 from toolkit.run import Mode
 from toolkit.telemetry import catalog

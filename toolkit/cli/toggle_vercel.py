@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def flip_there(app: App, name: str, request: Request, *, deadline: float, as_json: bool) -> int:
     """The environment variable of the importer's project at Vercel, and a deployment that sees it."""
     from toolkit.ledger import audit
-    from toolkit.ledger.database import UNREACHABLE
+    from toolkit.ledger.trouble import UNREACHABLE
     from toolkit.toggle.vercel import Deployment, Vercel
 
     if request.merchant or request.percent is not None or request.lease or request.in_flight != "finish":

@@ -263,7 +263,7 @@ def _end(app: App, receipt: Receipt, asked: Asked, given: dict[str, Any]) -> int
 
 def _rescue(app: App, asked: Asked, receipt: Receipt) -> None:
     from toolkit import verification
-    from toolkit.ledger.database import TROUBLE
+    from toolkit.ledger.trouble import TROUBLE
 
     try:
         render.say(verification.rescue(app, asked, receipt))

@@ -35,24 +35,7 @@ _FORM = "postgresql://user:password@host:port/database"
 _ENCODE = "write special characters of user and password percent-encoded: @ as %40, / as %2F, % as %25, a space as %20"
 
 SESSION_UNREACHABLE = (psycopg.OperationalError, psycopg.InterfaceError)
-"""UNREACHABLE, of a session."""
-
-if TYPE_CHECKING:
-    UNREACHABLE = (*SESSION_UNREACHABLE, sa.exc.OperationalError, sa.exc.InterfaceError)
-    """What a stopped, restarting or overloaded server raises. Lock time-outs and deadlocks are OperationalErrors too."""
-    TROUBLE = (psycopg.Error, sa.exc.SQLAlchemyError)
-    """All that PostgreSQL, or the way to it, may answer instead of doing what it was asked: also "permission denied"."""
-else:
-
-    def __getattr__(name: str) -> tuple[type[Exception], ...]:
-        """The two above, where they are asked for: SQLAlchemy's errors cannot be named without SQLAlchemy."""
-        if name not in {"UNREACHABLE", "TROUBLE"}:
-            raise AttributeError(name)
-        from sqlalchemy import exc
-
-        if name == "TROUBLE":
-            return (psycopg.Error, exc.SQLAlchemyError)
-        return (*SESSION_UNREACHABLE, exc.OperationalError, exc.InterfaceError)
+"""What a stopped, restarting or overloaded server raises. Lock time-outs and deadlocks are OperationalErrors too."""
 
 
 def is_connection_loss(error: BaseException) -> bool:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from toolkit.errors import DependencyUnreachable
-from toolkit.ledger.database import UNREACHABLE, is_connection_loss
+from toolkit.ledger.database import is_connection_loss
+from toolkit.ledger.trouble import UNREACHABLE
 from toolkit.verify.runner import Verifier
 from toolkit.verify.verdict import Receipt, Verdict
 

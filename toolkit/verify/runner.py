@@ -25,8 +25,9 @@ from toolkit.broker.connection import BROKER_AWAY
 from toolkit.errors import DependencyUnreachable, Refused, ToolkitError
 from toolkit.jobspec import JobSpec, Registry
 from toolkit.ledger import toggles, verifications
-from toolkit.ledger.database import UNREACHABLE, Database
+from toolkit.ledger.database import Database
 from toolkit.ledger.reading import clock, reading
+from toolkit.ledger.trouble import UNREACHABLE
 from toolkit.ledger.verifications import Verification
 from toolkit.run import Mode
 from toolkit.verify import control, rescue
@@ -172,7 +173,7 @@ class Verifier:
                 for detector in self.detectors
                 if any(check.planted for check in self.checks)
             ],
-            planted_at=self._planted.at if self._planted else None,
+            planted_at=self._planted.met_at if self._planted else None,
             orders=self.desk.orders(),
             untried=self.desk.untried(),
             hosting=self.hosting,

@@ -22,8 +22,9 @@ import httpx
 from toolkit.errors import DependencyUnreachable, ToolkitError
 from toolkit.jobspec import CONTROL
 from toolkit.ledger import integrity
-from toolkit.ledger.database import TROUBLE, Database
+from toolkit.ledger.database import Database
 from toolkit.ledger.reading import reading
+from toolkit.ledger.trouble import TROUBLE
 from toolkit.telemetry import catalog
 from toolkit.telemetry.exemplars import ACCEPT
 from toolkit.telemetry.exposition import Series, read_exposition

@@ -8,8 +8,9 @@ from datetime import datetime
 from toolkit.errors import ToolkitError
 from toolkit.jobspec import CONTROL
 from toolkit.ledger import integrity
-from toolkit.ledger.database import TROUBLE, Database
+from toolkit.ledger.database import Database
 from toolkit.ledger.reading import reading
+from toolkit.ledger.trouble import TROUBLE
 from toolkit.verify.adapters.sight import judged
 from toolkit.verify.detect import Planted, Sight, Sighting
 
