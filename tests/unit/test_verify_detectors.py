@@ -45,6 +45,14 @@ def test_a_detector_is_blind_only_once_it_must_have_seen(
     assert judged(planted, seen=seen, now=NOW, lag=45)[0] is sight
 
 
+@pytest.mark.parametrize("met", [44, 46])
+def test_a_planted_error_is_waited_for_until_a_detector_is_blind(met: float) -> None:
+    """However long it waited for a worker; else the verdict would name no blind source."""
+    planted = Planted("j", before(900), before(met))
+    still = judged(planted, seen=False, now=NOW, lag=45)[0] is Sight.NOT_YET
+    assert ((NOW - planted.met_at).total_seconds() <= 45) is still
+
+
 @pytest.mark.parametrize(
     ("values", "rises"),
     [

@@ -57,7 +57,7 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class Scene:
     """What a check may ask. `spec` is the job that is verified. `sightings`: what each detector says of foreign key errors
-    and of the one that was planted at `planted_at`; `orders`: the verification's test orders as the ledger and
+    and of the planted one, which a worker met at `planted_at`; `orders`: the verification's test orders as the ledger and
     the catalog have them; `untried`: why none can be placed ('' when they can); `hosting` asks Vercel, where it is configured."""
 
     target: Target

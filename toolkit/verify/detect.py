@@ -67,6 +67,11 @@ class Planted:
     trace_id: str = ""
     trouble: str = ""
 
+    @property
+    def met_at(self) -> datetime:
+        """When a worker met it; until then, when it was asked for. From here on detectors have their lag to see it."""
+        return self.run_at or self.at
+
 
 class Detector(Protocol):
     """One source of foreign key errors: the ledger, a supervisor's counters, Prometheus, a log."""
