@@ -78,7 +78,7 @@ class App:
     def database_url(self) -> str:
         """DATABASE_URL, or the embedded PostgreSQL's. Raises DependencyUnreachable when there is neither, SettingError for a
         URL that cannot be used."""
-        from toolkit.ledger.database import libpq_url
+        from toolkit.ledger.url import libpq_url
 
         return libpq_url(self.settings.database_url or self._embedded("postgres", "DATABASE_URL"))
 

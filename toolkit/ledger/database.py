@@ -11,7 +11,6 @@ Defaults: connect timeout 5 s; a network that swallows packets is noticed within
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -22,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 from toolkit.errors import DependencyUnreachable, SettingError
-from toolkit.settings import masked
+from toolkit.ledger.url import FORM, libpq_url, unreachable
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Session = psycopg.Connection[tuple[Any, ...]]
-
-_FORM = "postgresql://user:password@host:port/database"
-_ENCODE = "write special characters of user and password percent-encoded: @ as %40, / as %2F, % as %25, a space as %20"
 
 SESSION_UNREACHABLE = (psycopg.OperationalError, psycopg.InterfaceError)
 """What a stopped, restarting or overloaded server raises. Lock time-outs and deadlocks are OperationalErrors too."""
@@ -102,7 +98,7 @@ class Database:
                 and cause.sqlstate is None
                 and ("connect" in str(cause) or "resolve host" in str(cause))
             ):
-                raise _unreachable(self.url, str(cause)) from error
+                raise unreachable(self.url, str(cause)) from error
             raise
 
     def close(self) -> None:
@@ -255,41 +251,6 @@ def _arguments(options: str, *, prepared_statements: bool, application_name: str
     return arguments if prepared_statements else arguments | {"prepare_threshold": None}
 
 
-def libpq_url(url: str) -> str:
-    """The URL as libpq takes it: SQLAlchemy's `+psycopg` is left out.
-
-    Raises SettingError for one that cannot be used. Nothing of the URL is quoted that may be part of a password."""
-    plain = url.replace("postgresql+psycopg://", "postgresql://", 1)
-    scheme, mark, rest = plain.partition("://")
-    if not mark or not scheme.replace("+", "").isalnum():
-        raise SettingError("DATABASE_URL cannot be read as a URL", remedy=f"set it to {_FORM}")
-    if scheme not in {"postgresql", "postgres"}:
-        raise SettingError(
-            f"DATABASE_URL names {scheme!r}", remedy="Freshfetch works on PostgreSQL: postgresql://…"
-        )
-    address, _, query = rest.partition("?")
-    authority, _, path = address.partition("/")
-    if authority.count("@") > 1 or "@" in path:  # libpq would take the password's tail for the host
-        raise SettingError("DATABASE_URL has an @ or a / inside of user or password", remedy=_ENCODE)
-    try:
-        port = str(conninfo_to_dict(plain).get("port", ""))
-    except psycopg.ProgrammingError as error:
-        foreign = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
-        if foreign and "@" not in query:
-            raise SettingError(
-                f"DATABASE_URL has a parameter that PostgreSQL does not know: {foreign[1]}",
-                remedy="leave out parameters that only another library knows, such as Prisma's ?schema=public",
-            ) from error
-        raise SettingError(
-            "DATABASE_URL cannot be read as a URL", remedy=f"set it to {_FORM}; {_ENCODE}"
-        ) from None
-    if not all(one.isdecimal() or not one for one in port.split(",")):
-        raise SettingError(
-            "DATABASE_URL has a port that is not a number", remedy=f"set it to {_FORM}; {_ENCODE}"
-        )
-    return plain
-
-
 def _psycopg_url(url: str) -> URL:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
@@ -298,22 +259,7 @@ def _psycopg_url(url: str) -> URL:
     try:
         return make_url(plain).set(drivername="postgresql+psycopg")
     except (ArgumentError, ValueError):
-        raise SettingError("DATABASE_URL cannot be read as a URL", remedy=f"set it to {_FORM}") from None
-
-
-def _unreachable(url: str, said: str) -> DependencyUnreachable:
-    """What psycopg said when it could not connect, for people."""
-    text = " ".join(said.replace("\n\tIs the server", ". Is the server").split())
-    _, refused, why = text.partition("FATAL: ")
-    if refused:
-        return DependencyUnreachable(
-            f"PostgreSQL at {masked(url)} refuses the connection: {why.strip()}",
-            remedy="check user, password and database in DATABASE_URL; a server that starts or is full is there in a moment",
-        )
-    return DependencyUnreachable(
-        f"PostgreSQL at {masked(url)} does not answer: {text}",
-        remedy="check DATABASE_URL, or `toolkit up` for the embedded servers",
-    )
+        raise SettingError("DATABASE_URL cannot be read as a URL", remedy=f"set it to {FORM}") from None
 
 
 def _options(url: URL) -> str:
